@@ -1,1 +1,5 @@
-//! Placeholder, replaced by the room's own documentation.
+//! The container runtime: takes a plan and makes it true.
+
+pub mod ctid;
+
+pub use ctid::Ctid;
