@@ -1,0 +1,109 @@
+//! `/dev`: a tmpfs of the container's own, with the few devices it is granted bound in from the host, pseudo-terminals of its own, and a
+//! console whose other end the monitor holds.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, major, minor, openat2, symlinkat};
+use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
+
+use super::mounts::{attach, target_dir};
+use crate::error::{Call, Failed};
+
+/// Detached bind mounts of host device files.
+pub(super) struct HostNodes(Vec<(String, OwnedFd)>);
+
+/// Takes hold of the host's own device files. Runs before the pivot, in a namespace where `/dev` is still the host's.
+pub(super) fn hold_host_nodes(names: &[String]) -> Result<HostNodes, Failed> {
+    names
+        .iter()
+        .map(|name| {
+            let path = format!("/dev/{name}");
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+            open_tree(CWD, path.as_str(), flags).call(|| format!("open_tree({path})")).map(|fd| (name.clone(), fd))
+        })
+        .collect::<Result<_, _>>()
+        .map(HostNodes)
+}
+
+/// Binds them into the container's `/dev`. A bind keeps the host's owner and mode untouched (a runtime that chowned its standard input once
+/// left hosts with a /dev/null owned by a container); in the container their owner shows as nobody.
+pub(super) fn bind_nodes(root: BorrowedFd, nodes: HostNodes) -> Result<(), Failed> {
+    for (name, node) in nodes.0 {
+        let target = new_file(root, &name)?;
+        attach(&node, target.as_fd(), Path::new(&name))?;
+    }
+    Ok(())
+}
+
+/// An empty file in the container's `/dev`, to mount something on.
+fn new_file(root: BorrowedFd, name: &str) -> Result<OwnedFd, Failed> {
+    if let Some((dir, _)) = name.rsplit_once('/') {
+        target_dir(root, &Path::new("dev").join(dir))?;
+    }
+    let path = format!("dev/{name}");
+    openat2(
+        root,
+        path.as_str(),
+        OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::from_raw_mode(0o666),
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+    )
+    .call(|| format!("create({path} in the container)"))
+}
+
+/// The customary links.
+pub(super) fn links(root: BorrowedFd) -> Result<(), Failed> {
+    let links = [
+        ("/proc/self/fd", "fd"),
+        ("/proc/self/fd/0", "stdin"),
+        ("/proc/self/fd/1", "stdout"),
+        ("/proc/self/fd/2", "stderr"),
+        ("/proc/kcore", "core"),
+        ("pts/ptmx", "ptmx"),
+    ];
+    let dev = target_dir(root, Path::new("/dev"))?;
+    for (to, name) in links {
+        symlinkat(to, &dev, name).call(|| format!("symlink(/dev/{name} in the container)"))?;
+    }
+    Ok(())
+}
+
+/// Makes `/dev/console` a pseudo-terminal of the container's own devpts; gives its master.
+pub(super) fn console(root: BorrowedFd) -> Result<OwnedFd, Failed> {
+    let (master, slave) = open_pty(root)?;
+    // AT_EMPTY_PATH: the very file that was opened, whatever its name leads to.
+    let bind = open_tree(&slave, "", OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH)
+        .call(|| "open_tree(console)")?;
+    let target = new_file(root, "console")?;
+    attach(&bind, target.as_fd(), Path::new("/dev/console"))?;
+    Ok(master)
+}
+
+/// A new pseudo-terminal of the container whose root is given: master, slave.
+///
+/// Once the container runs its `/dev` may hold anything. What is opened is `dev/pts/ptmx` following no link, checked to be the pty
+/// multiplexer (character device 5:2), and the slave comes from the master itself (TIOCGPTPEER, Linux 4.13), never by name.
+pub(crate) fn open_pty(root: BorrowedFd) -> Result<(OwnedFd, OwnedFd), Failed> {
+    let master = openat2(
+        root,
+        "dev/pts/ptmx",
+        // NONBLOCK: a FIFO in its place must not hang us.
+        OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+    )
+    .call(|| "open(/dev/pts/ptmx in the container)")?;
+    let st = fstat(&master).call(|| "fstat(ptmx)")?;
+    let is_ptmx = FileType::from_raw_mode(st.st_mode) == FileType::CharacterDevice
+        && (major(st.st_rdev), minor(st.st_rdev)) == (5, 2);
+    if !is_ptmx {
+        return Err(Failed::new("open(/dev/pts/ptmx in the container)", "it is not the pseudo-terminal multiplexer"));
+    }
+    rustix::fs::fcntl_setfl(&master, OFlags::empty()).call(|| "fcntl(ptmx)")?;
+    unlockpt(&master).call(|| "unlockpt()")?;
+    let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+        .call(|| "ioctl(TIOCGPTPEER)")?;
+    Ok((master, slave))
+}

@@ -1,0 +1,159 @@
+//! What runs between the clone and the container's init: the new process makes the inside of the container around itself.
+//!
+//! It holds every capability over its own user namespace and none over the host, so whatever the files of the container have been prepared
+//! to do to it, they do to the container.
+
+mod dev;
+mod mounts;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use oci_spec::runtime::{Process, Spec};
+use rustix::fs::{CWD, Mode, OFlags};
+
+use crate::error::{Call, Failed};
+use crate::guest;
+use crate::plan::Plan;
+use crate::{rootfs, sys};
+
+pub(crate) use dev::open_pty;
+
+/// Becomes root of the new user namespace, by whose maps the parent has just made it one.
+pub(crate) fn become_root() -> Result<(), Failed> {
+    setgroups(&[]).call(|| "setgroups()")?;
+    setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0)).call(|| "setresgid(0)")?;
+    setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).call(|| "setresuid(0)")
+}
+
+/// Builds the inside: cgroup namespace, host name, mounts, `/dev`, the root. Afterwards `/` is the container's, and nothing of the host's
+/// file system can be reached. Gives the master side of `/dev/console`.
+pub(crate) fn build(plan: &Plan) -> Result<OwnedFd, Failed> {
+    let spec = &plan.spec;
+    // After the process is in its cgroup: the namespace's root is wherever its maker is.
+    unshare(CloneFlags::CLONE_NEWCGROUP).call(|| "unshare(CLONE_NEWCGROUP)")?;
+    if let Some(name) = spec.hostname() {
+        nix::unistd::sethostname(name).call(|| format!("sethostname({name})"))?;
+    }
+    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    sys::make_all_private().call(|| "mount_setattr(/, private, recursive)")?;
+    let mountpoint = &plan.vz.root.mountpoint;
+    let root = rootfs::hold_dir(CWD, mountpoint)?;
+    // Host devices are taken hold of before the host's tree is gone; proc and sysfs must be mounted before it is, too: the kernel gives them
+    // to a user namespace only while a full view of the host's is there to compare with.
+    let nodes = dev::hold_host_nodes(&plan.vz.dev_nodes)?;
+    mounts::mount_all(root.as_fd(), spec)?;
+    dev::bind_nodes(root.as_fd(), nodes)?;
+    dev::links(root.as_fd())?;
+    let console = dev::console(root.as_fd())?;
+    pivot(&root, mountpoint)?;
+    mounts::mask(spec)?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    settle(plan)?;
+    Ok(console)
+}
+
+/// Makes the mounted root `/` and lets go of the host's tree (pivot_root(2), "pivot_root(\".\", \".\")": the old root ends up on top of the
+/// new one and is then detached, so no directory inside is needed for it).
+fn pivot(root: &OwnedFd, mountpoint: &Path) -> Result<(), Failed> {
+    nix::unistd::fchdir(root).call(|| format!("fchdir({})", mountpoint.display()))?;
+    nix::unistd::pivot_root(".", ".").call(|| format!("pivot_root({})", mountpoint.display()))?;
+    nix::mount::umount2(".", nix::mount::MntFlags::MNT_DETACH).call(|| "umount(old root)")?;
+    nix::unistd::chdir("/").call(|| "chdir(/)")
+}
+
+/// Host name and name servers into the container's files. A container that has planted something in their place starts all the same: these
+/// files are its own business, and the administrator is told.
+fn settle(plan: &Plan) -> Result<(), Failed> {
+    let root = rootfs::hold_dir(CWD, "/")?;
+    let settings = &plan.vz.guest;
+    if let Some(name) = &settings.hostname
+        && let Err(e) = guest::set_hostname(root.as_fd(), settings.hostname_style, name)
+    {
+        tracing::warn!("Hostname of the container was not written: {e}");
+    }
+    if !settings.nameservers.is_empty() || !settings.search.is_empty() {
+        if let Err(e) = guest::set_dns(root.as_fd(), &settings.nameservers, &settings.search) {
+            tracing::warn!("Name servers of the container were not written: {e}");
+        }
+    }
+    Ok(())
+}
+
+/// Puts on what every process that runs inside must wear: limits, capabilities, the system call filter. The last step before execve.
+///
+/// The order matters: the bounding set can be cut only while CAP_SETPCAP is effective, and the filter may forbid what the rest needs.
+pub(crate) fn confine(spec: &Spec) -> Result<(), Failed> {
+    let process = spec.process().as_ref();
+    if let Some(p) = process {
+        limits(p)?;
+        capabilities(p)?;
+    }
+    if let Some(filter) = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) {
+        let program = crate::seccomp::compile(filter).map_err(|e| Failed::new("seccomp filter", e.to_string()))?;
+        crate::seccomp::load(&program).call(|| "seccomp(SECCOMP_SET_MODE_FILTER)")?;
+    }
+    Ok(())
+}
+
+/// Resource limits of the plan, not of whoever called us. Raising a hard limit takes CAP_SYS_RESOURCE of the *host*, which is gone by now and
+/// which some hosts' root never had: what can't be raised stays.
+fn limits(process: &Process) -> Result<(), Failed> {
+    for limit in process.rlimits().iter().flatten() {
+        let Some(resource) = rlimit_of(limit.typ()) else { continue };
+        let now = rustix::process::getrlimit(resource);
+        let hard = now.maximum.map_or(limit.hard(), |m| m.min(limit.hard()));
+        let as_option = |v: u64| (v != u64::MAX).then_some(v);
+        let new = rustix::process::Rlimit { current: as_option(limit.soft().min(hard)), maximum: as_option(hard) };
+        rustix::process::setrlimit(resource, new).call(|| format!("setrlimit({:?})", limit.typ()))?;
+    }
+    Ok(())
+}
+
+fn rlimit_of(t: oci_spec::runtime::PosixRlimitType) -> Option<rustix::process::Resource> {
+    use oci_spec::runtime::PosixRlimitType as T;
+    use rustix::process::Resource as R;
+    Some(match t {
+        T::RlimitNofile => R::Nofile,
+        T::RlimitCore => R::Core,
+        T::RlimitNproc => R::Nproc,
+        T::RlimitMemlock => R::Memlock,
+        T::RlimitStack => R::Stack,
+        T::RlimitMsgqueue => R::Msgqueue,
+        T::RlimitSigpending => R::Sigpending,
+        _ => return None,
+    })
+}
+
+/// Bounding, effective and permitted as planned; inheritable and ambient empty (CVE-2022-24769 was a set left full).
+fn capabilities(process: &Process) -> Result<(), Failed> {
+    let Some(planned) = process.capabilities() else { return Ok(()) };
+    let wanted: caps::CapsHashSet = planned
+        .bounding()
+        .iter()
+        .flatten()
+        .map(|c| format!("CAP_{c}").parse().map_err(|_| Failed::new(format!("capability {c}"), "unknown to us")))
+        .collect::<Result<_, _>>()?;
+    let go = || {
+        caps::clear(None, caps::CapSet::Ambient)?;
+        for cap in caps::runtime::thread_all_supported().into_iter().filter(|c| !wanted.contains(c)) {
+            caps::drop(None, caps::CapSet::Bounding, cap)?;
+        }
+        caps::set(None, caps::CapSet::Effective, &wanted)?;
+        caps::set(None, caps::CapSet::Permitted, &wanted)?;
+        caps::clear(None, caps::CapSet::Inheritable)
+    };
+    go().map_err(|e: caps::errors::CapsError| Failed::new("capset()", e.to_string()))
+}
+
+/// Standard input, output and error are the container's own console.
+pub(crate) fn console_as_stdio() -> Result<(), Failed> {
+    let console = rustix::fs::open("/dev/console", OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
+        .call(|| "open(/dev/console)")?;
+    rustix::stdio::dup2_stdin(&console)
+        .and_then(|()| rustix::stdio::dup2_stdout(&console))
+        .and_then(|()| rustix::stdio::dup2_stderr(&console))
+        .call(|| "dup2(/dev/console)")
+}

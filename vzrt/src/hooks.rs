@@ -1,0 +1,156 @@
+//! The administrator's scripts: on the host around mounting, and inside the container before its init and before its stop.
+
+use std::ffi::CString;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::wait::{WaitStatus, waitpid};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::MemfdFlags;
+use rustix::process::{Signal, pidfd_send_signal};
+
+use crate::channel::Trouble;
+use crate::error::{Call, Failed};
+use crate::plan::{Hooks, Plan};
+use crate::{container, sys};
+
+/// How long a script may take inside a container, as vzctl 4 allowed.
+const INSIDE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Largest script that is carried inside, in bytes.
+const MAX_SCRIPT_BYTES: u64 = 1 << 20;
+
+/// `PATH` of every script.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Runs scripts on the host, one after another; those that are not there are passed over.
+///
+/// # Errors
+/// The first that fails, or that others than root could have written.
+pub fn run_on_host(scripts: &[PathBuf], hooks: &Hooks) -> Result<(), Trouble> {
+    for script in scripts.iter().filter(|s| s.exists()) {
+        let name = script.display().to_string();
+        trusted(script)?;
+        let status = Command::new(script)
+            .env_clear()
+            .env("PATH", PATH)
+            .envs(hooks.env.iter().map(|(k, v)| (k, v)))
+            .current_dir("/")
+            .stdin(std::process::Stdio::null())
+            .status()
+            .call(|| format!("execve({name})"))?;
+        if !status.success() {
+            return Err(Trouble::Hook { script: name, end: status.to_string() });
+        }
+    }
+    Ok(())
+}
+
+/// Only root's own scripts are run: one that others could write is theirs.
+fn trusted(script: &Path) -> Result<(), Trouble> {
+    let meta = std::fs::metadata(script).call(|| format!("stat({})", script.display()))?;
+    if meta.uid() != 0 || meta.mode() & 0o022 != 0 {
+        let end = format!("not run: it is owned by uid {} with mode {:o}, so others than root may have written it", meta.uid(), meta.mode() & 0o7777);
+        return Err(Trouble::Hook { script: script.display().to_string(), end });
+    }
+    Ok(())
+}
+
+/// A script that runs inside a container: its text is taken along, no descriptor of the host's file is.
+#[derive(Debug)]
+pub struct Script {
+    name: String,
+    text: Vec<u8>,
+}
+
+impl Script {
+    /// Reads it on the host; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// It can't be read, is too long, or others than root could have written it.
+    pub fn read(path: &Path) -> Result<Option<Self>, Trouble> {
+        let name = path.display().to_string();
+        let file = match std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
+            Ok(f) => f,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Failed { call: format!("open({name})"), source: e }.into()),
+        };
+        trusted(path)?;
+        let mut text = Vec::new();
+        file.take(MAX_SCRIPT_BYTES + 1).read_to_end(&mut text).call(|| format!("read({name})"))?;
+        if text.len() as u64 > MAX_SCRIPT_BYTES {
+            return Err(Trouble::Hook { script: name, end: "not run: longer than 1 MiB".into() });
+        }
+        Ok(Some(Self { name, text }))
+    }
+
+    /// Runs it by the container's shell, in a process of its own; the caller is inside already, and fully root there.
+    ///
+    /// # Errors
+    /// It failed, or did not end within five minutes.
+    pub fn run_inside(&self, plan: &Plan, ve_state: &str) -> Result<(), Trouble> {
+        let failed = |end: String| Trouble::Hook { script: self.name.clone(), end };
+        let Some(child) = sys::clone3(&sys::Clone::default()).call(|| "clone3()")? else {
+            let Err(trouble) = self.exec(plan, ve_state);
+            tracing::error!("{trouble}");
+            sys::exit_now(127);
+        };
+        if !wait_for(&child.pidfd, INSIDE_TIMEOUT)? {
+            pidfd_send_signal(&child.pidfd, Signal::KILL).call(|| "pidfd_send_signal(KILL)")?;
+            waitpid(child.pid, None).call(|| "waitpid()")?;
+            return Err(failed("timed out".into()));
+        }
+        match waitpid(child.pid, None).call(|| "waitpid()")? {
+            WaitStatus::Exited(_, 0) => Ok(()),
+            WaitStatus::Exited(_, code) => Err(failed(format!("exit status {code}"))),
+            other => Err(failed(format!("{other:?}"))),
+        }
+    }
+
+    /// Becomes the shell that runs it. The text is in an anonymous file made in here, so it belongs to the container's root.
+    pub(crate) fn exec(&self, plan: &Plan, ve_state: &str) -> Result<std::convert::Infallible, Trouble> {
+        let memory: OwnedFd = rustix::fs::memfd_create("script", MemfdFlags::empty()).call(|| "memfd_create()")?;
+        std::fs::File::from(memory.try_clone().call(|| "dup()")?).write_all(&self.text).call(|| "write(memfd)")?;
+        let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
+        let mut env = vec![format!("PATH={PATH}"), format!("VE_STATE={ve_state}"), "HOME=/".into(), "TERM=linux".into()];
+        env.extend(plan.vz.hooks.env.iter().filter(|(k, _)| k == "VEID").map(|(k, v)| format!("{k}={v}")));
+        sys::reset_signals().call(|| "sigprocmask()")?;
+        container::confine(&plan.spec)?;
+        exec_shell(&[path], &env)
+    }
+}
+
+/// Becomes `bash` with these arguments, or `sh` where there is no bash.
+pub(crate) fn exec_shell(args: &[String], env: &[String]) -> Result<std::convert::Infallible, Trouble> {
+    let c = |s: &str| CString::new(s).map_err(|e| Trouble::Call(e.to_string()));
+    let env = env.iter().map(|e| c(e)).collect::<Result<Vec<_>, _>>()?;
+    let mut why = String::new();
+    for shell in ["/bin/bash", "/bin/sh"] {
+        let mut argv = vec![c(shell.trim_start_matches("/bin/"))?];
+        for a in args {
+            argv.push(c(a)?);
+        }
+        let Err(e) = nix::unistd::execve(&c(shell)?, &argv, &env);
+        why = e.to_string();
+    }
+    Err(Trouble::NoShell(why))
+}
+
+/// Waits until the process behind a pidfd ends; false when it did not in time.
+pub(crate) fn wait_for(pidfd: &impl AsFd, timeout: Duration) -> Result<bool, Failed> {
+    let deadline = std::time::Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let left = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&left)) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e).call(|| "poll(pidfd)"),
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Doing something inside a running container: a command, a shell, a script, an edit of its files.
+//!
+//! The process that goes in is born in the container's cgroup and process id namespace, joins the user namespace first and then all others,
+//! and takes nothing of the host along: no descriptor but the pipes or the terminal made for it, no variable, no directory. It is not
+//! dumpable, so no process inside can trace it or look at its descriptors before it has become a program of the container.
+
+mod proxy;
+mod terminal;
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::wait::{WaitStatus, waitpid};
+use rustix::process::{Signal, pidfd_send_signal};
+
+use crate::cgroup::{self, Entry};
+use crate::channel::{Channel, Message, Trouble};
+use crate::error::{Call, Failed};
+use crate::hooks::{self, Script, wait_for};
+use crate::launch::chain;
+use crate::plan::Plan;
+use crate::state::Running;
+use crate::{container, sys};
+
+pub use terminal::TerminalEnd;
+
+/// How long an edit of the container's files may take.
+const EDIT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A running container, about to be entered.
+#[derive(Debug)]
+pub struct Inside<'a> {
+    running: &'a Running,
+    plan: &'a Plan,
+    host: &'a cgroup::Host,
+}
+
+/// Why nothing was done inside, or not all.
+#[derive(Debug, thiserror::Error)]
+pub enum InsideError {
+    /// What the process inside met.
+    #[error(transparent)]
+    Trouble(#[from] Trouble),
+    /// What was met outside.
+    #[error(transparent)]
+    Failed(#[from] Failed),
+}
+
+/// A program to run inside.
+#[derive(Debug, Clone)]
+pub enum Program {
+    /// A line for the container's shell: `bash -c`, or `sh -c` where there is no bash.
+    Line(String),
+    /// A program and its arguments, looked up in `PATH` inside; no shell.
+    Argv(Vec<String>),
+    /// A script on standard input, for the container's shell.
+    Stdin,
+    /// An interactive login shell.
+    LoginShell,
+}
+
+/// How a program inside ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// With this status.
+    Exited(i32),
+    /// By this signal.
+    Killed(i32),
+}
+
+/// The environment of whatever is run inside: nothing of the caller's.
+const ENV: [&str; 2] = ["HOME=/", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"];
+
+impl<'a> Inside<'a> {
+    /// Names the container; nothing happens yet.
+    #[must_use]
+    pub fn new(running: &'a Running, plan: &'a Plan, host: &'a cgroup::Host) -> Self {
+        Self { running, plan, host }
+    }
+
+    /// Runs a program with pipes for standard input, output and error, copying between them and ours until it ends.
+    ///
+    /// # Errors
+    /// The container could not be entered, or has no shell.
+    pub fn exec(&self, program: &Program) -> Result<End, InsideError> {
+        let pipes = proxy::Pipes::new()?;
+        let child = self.spawn(None, |_| {
+            pipes.inner.as_stdio()?;
+            drop_session()?;
+            self.become_program(program, "TERM=linux")
+        })?;
+        pipes.copy_until(&child.pidfd)?;
+        end_of(&child)
+    }
+
+    /// Runs a program on a new terminal inside, with ours in raw mode at its other end.
+    ///
+    /// # Errors
+    /// As [`Inside::exec`].
+    pub fn enter(&self, program: &Program) -> Result<End, InsideError> {
+        let term = std::env::var("TERM").ok().filter(|t| t.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._+".contains(&b)));
+        let term = format!("TERM={}", term.as_deref().unwrap_or("linux"));
+        let (ours, theirs) = Channel::pair()?;
+        let child = self.spawn(Some(&theirs), |channel| {
+            let root = crate::rootfs::hold_dir(rustix::fs::CWD, "/")?;
+            let (master, slave) = container::open_pty(root.as_fd())?;
+            if let Some(channel) = channel {
+                channel.send(&Message::Ready, Some(master.as_fd()))?;
+            }
+            drop(master);
+            drop_session()?;
+            sys::set_controlling_terminal(slave.as_fd()).call(|| "ioctl(TIOCSCTTY)")?;
+            proxy::as_stdio(&slave, &slave, &slave)?;
+            self.become_program(program, &term)
+        })?;
+        drop(theirs);
+        match ours.receive()? {
+            Some((Message::Ready, Some(master))) => terminal::attend(&master, &child.pidfd)?,
+            Some((Message::Failed(trouble), _)) => {
+                end_of(&child)?;
+                return Err(trouble.into());
+            }
+            _ => return Err(Failed::new("enter", "the process died before it had a terminal").into()),
+        }
+        end_of(&child)
+    }
+
+    /// Runs a script of the administrator by the container's shell.
+    ///
+    /// # Errors
+    /// It failed, or took longer than scripts may.
+    pub fn run_script(&self, script: &Script, ve_state: &str) -> Result<(), InsideError> {
+        self.edit(hooks_timeout(), || script.run_inside(self.plan, ve_state))
+    }
+
+    /// Runs a script inside with pipes, as [`Inside::exec`]; for `runscript`.
+    ///
+    /// # Errors
+    /// As [`Inside::exec`].
+    pub fn exec_script(&self, script: &Script) -> Result<End, InsideError> {
+        let pipes = proxy::Pipes::new()?;
+        let child = self.spawn(None, |_| {
+            pipes.inner.as_stdio()?;
+            drop_session()?;
+            script.exec(self.plan, "running")
+        })?;
+        pipes.copy_until(&child.pidfd)?;
+        end_of(&child)
+    }
+
+    /// Does something to the container's files, as its root, within [`EDIT_TIMEOUT`].
+    ///
+    /// # Errors
+    /// What `edit` met.
+    pub fn change_files(&self, edit: impl Fn() -> Result<(), Trouble>) -> Result<(), InsideError> {
+        self.edit(EDIT_TIMEOUT, || {
+            container::confine(&self.plan.spec)?;
+            edit()
+        })
+    }
+
+    /// Asks the container's init to halt: by its own `halt`, as vzctl did, and where there is none by the signal systemd takes for it.
+    /// Comes back at once or within seconds; whether the container then halts is for the caller to see.
+    pub(crate) fn halt(&self) {
+        let asked = self.edit(Duration::from_secs(5), || {
+            let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
+                .call(|| "open(/dev/null)")?;
+            proxy::as_stdio(&null, &null, &null)?;
+            self.become_program(&Program::Argv(vec!["halt".into()]), "TERM=linux").map(|never| match never {})
+        });
+        if let Err(e) = asked {
+            tracing::debug!("halt inside: {}", chain(&e));
+            // SIGRTMIN+3 asks systemd to halt (systemd(1)); other inits without a halt program will have to be killed.
+            if let Err(e) = sys::send_realtime(&self.running.init, 3) {
+                tracing::debug!("pidfd_send_signal(SIGRTMIN+3): {e}");
+            }
+        }
+    }
+
+    /// Forks a process that goes in and does `work`; waits for it and brings back its failure.
+    fn edit(&self, timeout: Duration, work: impl Fn() -> Result<(), Trouble>) -> Result<(), InsideError> {
+        let (ours, theirs) = Channel::pair()?;
+        let child = self.spawn(Some(&theirs), |channel| {
+            work()?;
+            if let Some(channel) = channel {
+                channel.send(&Message::Done, None)?;
+            }
+            sys::exit_now(0)
+        })?;
+        drop(theirs);
+        if !wait_for(&child.pidfd, timeout)? {
+            pidfd_send_signal(&child.pidfd, Signal::KILL).call(|| "pidfd_send_signal(KILL)")?;
+            waitpid(child.pid, None).call(|| "waitpid()")?;
+            return Err(Trouble::Call(format!("nothing came back from inside the container within {} s", timeout.as_secs())).into());
+        }
+        let said = ours.receive()?;
+        match (said, end_of(&child)?) {
+            (Some((Message::Done, _)), _) | (None, End::Exited(0)) => Ok(()),
+            (Some((Message::Failed(trouble), _)), _) => Err(trouble.into()),
+            (_, end) => Err(Trouble::Call(format!("the process inside the container ended early: {end:?}")).into()),
+        }
+    }
+
+    /// Makes a process inside. `work` runs in it and normally becomes another program; a failure goes over `channel`, or to standard error
+    /// where there is none, and ends it with 127, the shells' status for what could not be run.
+    fn spawn(
+        &self,
+        channel: Option<&Channel>,
+        work: impl FnOnce(Option<&Channel>) -> Result<std::convert::Infallible, Trouble>,
+    ) -> Result<sys::Cloned, InsideError> {
+        nix::sys::prctl::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
+        let entry = self.host.container_at(&self.running.state.cgroup).exec_entry().map_err(|e| Trouble::Limits(chain(&e)))?;
+        let outside = std::fs::File::open("/proc/self/ns/pid").call(|| "open(/proc/self/ns/pid)")?;
+        // A process id namespace is joined by the children of who sets it, not by itself.
+        setns(&self.running.init, CloneFlags::CLONE_NEWPID).call(|| "setns(the container's pid namespace)")?;
+        let cloned = sys::clone3(&sys::Clone { namespaces: 0, cgroup: Some(entry.cgroup2()) }).call(|| "clone3(into the container)");
+        if let Ok(None) = cloned {
+            let Err(trouble) = self.go_in(&entry).and_then(|()| work(channel));
+            let told = match channel {
+                Some(channel) => channel.send(&Message::Failed(trouble), None).is_ok(),
+                None => {
+                    use std::io::Write;
+                    writeln!(std::io::stderr(), "{trouble}").is_ok()
+                }
+            };
+            sys::exit_now(if told { NOT_RUN } else { 1 });
+        }
+        setns(&outside, CloneFlags::CLONE_NEWPID).call(|| "setns(the host's pid namespace)")?;
+        cloned?.ok_or_else(|| Failed::new("clone3()", "no child").into())
+    }
+
+    /// The way in, in the child.
+    fn go_in(&self, entry: &Entry) -> Result<(), Trouble> {
+        sys::cloexec_all_above_stderr().call(|| "close_range(CLOEXEC)")?;
+        entry.enter_self().map_err(|e| Trouble::Limits(chain(&e)))?;
+        // One call for all (Linux 5.8); the kernel joins the user namespace first, so the rest is joined with its rights.
+        let all = CloneFlags::CLONE_NEWUSER
+            | CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWNET
+            | CloneFlags::CLONE_NEWIPC
+            | CloneFlags::CLONE_NEWUTS
+            | CloneFlags::CLONE_NEWCGROUP
+            | CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
+        setns(&self.running.init, all).call(|| "setns(the container's namespaces)")?;
+        container::become_root()?;
+        // Changing ids may have made the process dumpable, where the host's fs.suid_dumpable says so.
+        nix::sys::prctl::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
+        nix::unistd::chdir("/").call(|| "chdir(/)")?;
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+        Ok(())
+    }
+
+    /// Puts on the container's confinement and becomes the program.
+    fn become_program(&self, program: &Program, term: &str) -> Result<std::convert::Infallible, Trouble> {
+        sys::reset_signals().call(|| "sigprocmask()")?;
+        container::confine(&self.plan.spec)?;
+        let mut env: Vec<String> = ENV.iter().map(|s| (*s).to_owned()).collect();
+        env.push(term.to_owned());
+        match program {
+            Program::Line(line) => hooks::exec_shell(&["-c".into(), line.clone()], &env),
+            Program::Stdin => hooks::exec_shell(&["-s".into()], &env),
+            Program::LoginShell => {
+                env[0] = "HOME=/root".into();
+                let _ = nix::unistd::chdir("/root");
+                hooks::exec_shell(&["-i".into(), "-l".into()], &env).or_else(|_| hooks::exec_shell(&["-i".into()], &env))
+            }
+            Program::Argv(argv) => exec_argv(argv, &env),
+        }
+    }
+}
+
+/// The status of a process that could not become its program.
+const NOT_RUN: i32 = 127;
+
+fn hooks_timeout() -> Duration {
+    Duration::from_secs(310)
+}
+
+/// A session of its own, so that nothing of the caller's terminal is reachable as /dev/tty.
+fn drop_session() -> Result<(), Trouble> {
+    Ok(nix::unistd::setsid().map(drop).call(|| "setsid()")?)
+}
+
+fn exec_argv(argv: &[String], env: &[String]) -> Result<std::convert::Infallible, Trouble> {
+    let c = |s: &String| std::ffi::CString::new(s.as_str()).map_err(|e| Trouble::Call(e.to_string()));
+    let args = argv.iter().map(c).collect::<Result<Vec<_>, _>>()?;
+    let vars = env.iter().map(c).collect::<Result<Vec<_>, _>>()?;
+    let Some(program) = argv.first() else { return Err(Trouble::Call("no program given".into())) };
+    let candidates: Vec<String> = if program.contains('/') {
+        vec![program.clone()]
+    } else {
+        hooks::PATH.split(':').map(|dir| format!("{dir}/{program}")).collect()
+    };
+    let mut why = nix::errno::Errno::ENOENT;
+    for path in &candidates {
+        let Err(e) = nix::unistd::execve(&c(path)?, &args, &vars);
+        if e != nix::errno::Errno::ENOENT {
+            why = e;
+        }
+    }
+    Err(Failed { call: format!("execve({program})"), source: why.into() }.into())
+}
+
+fn end_of(child: &sys::Cloned) -> Result<End, InsideError> {
+    loop {
+        match waitpid(child.pid, None) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(End::Exited(code)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(End::Killed(signal as i32)),
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => return Err(e).call(|| "waitpid()").map_err(Into::into),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Standard input, output and error of a program inside: pipes of its own, copied to and from the caller's.
+//!
+//! The caller's own descriptors never go in. What looks like three harmless files may be a terminal (TIOCSTI types into the administrator's
+//! shell) or a directory (openat leads out of the container).
+
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::error::{Call, Failed};
+
+/// One side's three descriptors.
+pub(super) struct Stdio {
+    input: OwnedFd,
+    output: OwnedFd,
+    error: OwnedFd,
+}
+
+impl Stdio {
+    /// Makes them the standard ones of this process.
+    pub(super) fn as_stdio(&self) -> Result<(), Failed> {
+        as_stdio(&self.input, &self.output, &self.error)
+    }
+}
+
+/// Makes these the standard descriptors of this process.
+pub(super) fn as_stdio(input: &OwnedFd, output: &OwnedFd, error: &OwnedFd) -> Result<(), Failed> {
+    rustix::stdio::dup2_stdin(input)
+        .and_then(|()| rustix::stdio::dup2_stdout(output))
+        .and_then(|()| rustix::stdio::dup2_stderr(error))
+        .call(|| "dup2(standard descriptors)")
+}
+
+/// Three pipes.
+pub(super) struct Pipes {
+    /// The ends for inside.
+    pub(super) inner: Stdio,
+    outer: Stdio,
+}
+
+impl Pipes {
+    pub(super) fn new() -> Result<Self, Failed> {
+        let pipe = || pipe_with(PipeFlags::CLOEXEC).call(|| "pipe2()");
+        let ((in_read, in_write), (out_read, out_write), (err_read, err_write)) = (pipe()?, pipe()?, pipe()?);
+        Ok(Self {
+            inner: Stdio { input: in_read, output: out_write, error: err_write },
+            outer: Stdio { input: in_write, output: out_read, error: err_read },
+        })
+    }
+
+    /// Copies until the program has ended and what it wrote is through. What it left running in the background may keep its ends open; that
+    /// is not waited for. SIGINT, SIGTERM and SIGHUP of ours are passed on.
+    pub(super) fn copy_until(self, program: &OwnedFd) -> Result<(), Failed> {
+        drop(self.inner);
+        let signals = Signals::block()?;
+        let Stdio { input, output, error } = self.outer;
+        let (mut input, mut output, mut error) = (Some(input), Some(output), Some(error));
+        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+        let mut ended = false;
+        while !(ended && output.is_none() && error.is_none()) {
+            let mut fds = vec![PollFd::new(&signals.0, PollFlags::IN)];
+            let mut index = [None; 4];
+            let mut watch = |slot: usize, fd: Option<BorrowedFd>, flags| {
+                if let Some(fd) = fd {
+                    index[slot] = Some(fds.len());
+                    fds.push(PollFd::from_borrowed_fd(fd, flags));
+                }
+            };
+            // Standard input is read only while the program can take it: a line typed ahead is not lost to a program that never reads.
+            watch(0, input.as_ref().map(|_| stdin.as_fd()), PollFlags::IN);
+            watch(1, output.as_ref().map(AsFd::as_fd), PollFlags::IN);
+            watch(2, error.as_ref().map(AsFd::as_fd), PollFlags::IN);
+            watch(3, (!ended).then(|| program.as_fd()), PollFlags::IN);
+            // After the end only what is in the pipes already is fetched.
+            let patience = ended.then_some(Timespec { tv_sec: 0, tv_nsec: 0 });
+            match poll(&mut fds, patience.as_ref()) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(e) => return Err(e).call(|| "poll()"),
+            }
+            let ready = |slot: usize| index[slot].is_some_and(|i: usize| !fds[i].revents().is_empty());
+            let (have_in, have_out, have_err, end) = (ready(0), ready(1), ready(2), ready(3));
+            if !fds[0].revents().is_empty() {
+                signals.pass_on(program);
+            }
+            if have_in && (ended || !feed(stdin.as_fd(), input.as_ref())) {
+                input = None;
+            }
+            if have_out && !drain(output.as_ref(), &mut stdout.lock()) {
+                output = None;
+            }
+            if have_err && !drain(error.as_ref(), &mut stderr.lock()) {
+                error = None;
+            }
+            ended |= end;
+            if ended {
+                input = None;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Copies once from ours to the pipe; false at the end of either.
+fn feed(from: BorrowedFd, to: Option<&OwnedFd>) -> bool {
+    let mut buffer = [0u8; 16384];
+    let (Some(to), Ok(n)) = (to, rustix::io::read(from, &mut buffer)) else { return false };
+    n > 0 && write_all(to.as_fd(), &buffer[..n])
+}
+
+/// Copies once from the pipe to ours; false at the end of either.
+fn drain(from: Option<&OwnedFd>, to: &mut impl Write) -> bool {
+    let mut buffer = [0u8; 16384];
+    let (Some(from), Ok(n)) = (from, rustix::io::read(from, &mut buffer)) else { return false };
+    n > 0 && to.write_all(&buffer[..n]).and_then(|()| to.flush()).is_ok()
+}
+
+pub(super) fn write_all(to: BorrowedFd, mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        match rustix::io::write(to, bytes) {
+            Ok(n) => bytes = &bytes[n..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// The signals that end a command, taken as data: they are for the program inside.
+pub(super) struct Signals(pub(super) SignalFd);
+
+impl Signals {
+    pub(super) fn block() -> Result<Self, Failed> {
+        let mut set = SigSet::empty();
+        for s in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
+            set.add(s);
+        }
+        set.thread_block().call(|| "sigprocmask()")?;
+        SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map(Self).call(|| "signalfd()")
+    }
+
+    pub(super) fn pass_on(&self, program: &OwnedFd) {
+        while let Ok(Some(info)) = self.0.read_signal() {
+            let signal = i32::try_from(info.ssi_signo).ok().and_then(rustix::process::Signal::from_named_raw);
+            if let Some(signal) = signal {
+                // A program that is gone needs no signal.
+                let _ = rustix::process::pidfd_send_signal(program, signal);
+            }
+        }
+    }
+}

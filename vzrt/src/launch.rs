@@ -1,0 +1,259 @@
+//! Making a container's first process, from outside: cgroup, namespaces, id maps, network; the inside is the child's work (`container`).
+//!
+//! The child starts on its mounts as soon as its ids are mapped, and meanwhile the parent makes the network: neither waits for the other
+//! before both are done.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{Gid, Pid, Uid, setresgid, setresuid};
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+
+use crate::channel::{Channel, Message, Trouble};
+use crate::cgroup::{self, CtCgroup};
+use crate::error::{Call, Failed};
+use crate::plan::Plan;
+use crate::{container, hooks, idmap, net, rootfs, sys};
+
+/// A container whose inside is complete and whose first process waits for [`Launched::go`].
+pub(crate) struct Launched {
+    /// Process id of the first process, on the host.
+    pub(crate) pid: Pid,
+    /// Its pidfd.
+    pub(crate) pidfd: OwnedFd,
+    /// Master side of its console.
+    pub(crate) console: OwnedFd,
+    channel: Channel,
+}
+
+/// What the first process does once all is built. Runs in the child; comes back only with a failure (an init replaces the process) or when
+/// a script is done.
+pub(crate) type Payload<'a> = &'a dyn Fn(&Plan) -> Result<(), Trouble>;
+
+/// Makes everything up to the waiting first process. The root is mounted already.
+///
+/// On failure what was made is left for `teardown`, which works from the journal: it does so after a crash as well, and two ways of
+/// undoing would be one too many.
+pub(crate) fn launch(plan: &Plan, host: &cgroup::Host, with_network: bool, payload: Payload) -> Result<Launched, Trouble> {
+    // Read while we are the host's root: the child no longer is.
+    let script = plan.vz.hooks.start.as_deref().map(hooks::Script::read).transpose()?.flatten();
+    let cgroup = limits(plan, host)?;
+    let entry = cgroup.entry().map_err(|e| Trouble::Limits(chain(&e)))?;
+    let (ours, theirs) = Channel::pair()?;
+    let child = {
+        let _time = TimeNamespace::enter(&plan.spec)?;
+        let _owner = NamespaceOwner::become_(plan)?;
+        sys::clone3(&sys::Clone { namespaces: namespaces(&plan.spec), cgroup: entry.clone_into() })
+            .call(|| "clone3(new namespaces)")?
+    };
+    let Some(child) = child else {
+        drop(ours);
+        run_child(plan, script.as_ref(), &entry, &theirs, payload);
+    };
+    drop(theirs);
+    idmap::write_maps(child.pid.as_raw(), plan.vz.ids)?;
+    ours.send(&Message::Mapped, None)?;
+    if with_network {
+        let path = format!("/proc/{}/ns/net", child.pid);
+        let netns = std::fs::File::open(&path).call(|| format!("open({path})"))?;
+        net::up(netns.as_fd(), &plan.vz.net).map_err(network_trouble)?;
+    }
+    match ours.receive()? {
+        Some((Message::Ready, Some(console))) => Ok(Launched { pid: child.pid, pidfd: child.pidfd, console, channel: ours }),
+        Some((Message::Failed(trouble), _)) => Err(trouble),
+        Some((other, _)) => Err(Trouble::Call(format!("the container's first process said {other:?} out of turn"))),
+        None => Err(Trouble::Call("the container's first process died while building the inside".into())),
+    }
+}
+
+impl Launched {
+    /// Lets the first process run its payload, and waits until it is another program (or, for a script, until that is done).
+    pub(crate) fn go(&self) -> Result<(), Trouble> {
+        self.channel.send(&Message::Go, None)?;
+        match self.channel.receive()? {
+            None | Some((Message::Done, _)) => Ok(()),
+            Some((Message::Failed(trouble), _)) => Err(trouble),
+            Some((other, _)) => Err(Trouble::Call(format!("the container's first process said {other:?} out of turn"))),
+        }
+    }
+}
+
+/// Turns an error of the network into what decides the exit code.
+pub(crate) fn network_trouble(e: net::NetError) -> Trouble {
+    if e.is_in_use() { Trouble::AddressInUse(chain(&e)) } else { Trouble::Network(chain(&e)) }
+}
+
+/// An error with all its sources, in one line.
+pub(crate) fn chain(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut source = e.source();
+    while let Some(s) = source {
+        text.push_str(": ");
+        text.push_str(&s.to_string());
+        source = s.source();
+    }
+    text
+}
+
+fn limits(plan: &Plan, host: &cgroup::Host) -> Result<CtCgroup, Trouble> {
+    let trouble = |e: cgroup::CgroupError| Trouble::Limits(chain(&e));
+    let cgroup = CtCgroup::create(host, &plan.vz.cgroup).map_err(trouble)?;
+    if let Some(resources) = plan.spec.linux().as_ref().and_then(|l| l.resources().as_ref()) {
+        for unsupported in cgroup.apply(resources).map_err(trouble)? {
+            tracing::warn!("Warning: {unsupported}");
+        }
+    }
+    cgroup.delegate(plan.vz.ids.uid, plan.vz.ids.gid).map_err(trouble)?;
+    Ok(cgroup)
+}
+
+/// The flags of clone3 for the namespaces of the plan. The cgroup namespace is made later, by the child, when it is in its cgroup; the time
+/// namespace before, by the parent (see [`TimeNamespace`]).
+fn namespaces(spec: &Spec) -> u64 {
+    let listed = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
+    listed.into_iter().flatten().fold(0, |flags, ns| {
+        flags
+            | match ns.typ() {
+                LinuxNamespaceType::User => libc::CLONE_NEWUSER as u64,
+                LinuxNamespaceType::Pid => libc::CLONE_NEWPID as u64,
+                LinuxNamespaceType::Mount => libc::CLONE_NEWNS as u64,
+                LinuxNamespaceType::Network => libc::CLONE_NEWNET as u64,
+                LinuxNamespaceType::Ipc => libc::CLONE_NEWIPC as u64,
+                LinuxNamespaceType::Uts => libc::CLONE_NEWUTS as u64,
+                LinuxNamespaceType::Cgroup | LinuxNamespaceType::Time => 0,
+            }
+    })
+}
+
+/// A time namespace whose boot is now, for the children made while this lives.
+///
+/// Offsets can be written only before the first process is in the namespace, so clone3 can't make it: unshare(2) makes one for children,
+/// the offsets are written, and after the clone the parent's further children are put back into the host's.
+struct TimeNamespace(Option<std::fs::File>);
+
+impl TimeNamespace {
+    fn enter(spec: &Spec) -> Result<Self, Failed> {
+        let listed = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
+        if !listed.into_iter().flatten().any(|ns| ns.typ() == LinuxNamespaceType::Time) {
+            return Ok(Self(None));
+        }
+        let before = std::fs::File::open("/proc/self/ns/time").call(|| "open(/proc/self/ns/time)")?;
+        unshare(CloneFlags::from_bits_retain(libc::CLONE_NEWTIME)).call(|| "unshare(CLONE_NEWTIME)")?;
+        let guard = Self(Some(before));
+        let now = |clock| Duration::try_from(rustix::time::clock_gettime(clock)).unwrap_or_default().as_secs();
+        let offsets = format!(
+            "monotonic -{} 0\nboottime -{} 0\n",
+            now(rustix::time::ClockId::Monotonic),
+            now(rustix::time::ClockId::Boottime)
+        );
+        std::fs::write("/proc/self/timens_offsets", &offsets).call(|| "write(/proc/self/timens_offsets)")?;
+        Ok(guard)
+    }
+}
+
+impl Drop for TimeNamespace {
+    fn drop(&mut self) {
+        // In the child this runs too, and must not take it out of the namespace again: only the process that entered holds the way back.
+        if let Some(before) = self.0.take()
+            && nix::unistd::getpid().as_raw() != 1
+            && let Err(e) = setns(&before, CloneFlags::from_bits_retain(libc::CLONE_NEWTIME))
+        {
+            tracing::warn!("setns(host's time namespace): {e}");
+        }
+    }
+}
+
+/// Makes the container's own root uid the owner of the namespaces made while this lives.
+///
+/// What the kernel counts per user (inotify instances, pending signals, message queues, locked memory) it counts at every level of user
+/// namespaces, in the outer ones for the uid that *created* the inner: were that the host's root, one container could take all the host has.
+struct NamespaceOwner;
+
+impl NamespaceOwner {
+    fn become_(plan: &Plan) -> Result<Self, Failed> {
+        let (uid, gid) = (plan.vz.ids.uid, plan.vz.ids.gid);
+        setresgid(Gid::from_raw(0), Gid::from_raw(gid), Gid::from_raw(0)).call(|| format!("setresgid(0, {gid}, 0)"))?;
+        setresuid(Uid::from_raw(0), Uid::from_raw(uid), Uid::from_raw(0)).call(|| format!("setresuid(0, {uid}, 0)"))?;
+        let guard = Self;
+        // Leaving effective uid 0 clears the effective capabilities; being born in a cgroup of root's takes one.
+        rootfs::effective(|_| true)?;
+        Ok(guard)
+    }
+}
+
+impl Drop for NamespaceOwner {
+    fn drop(&mut self) {
+        // The child (process 1 of its namespace) takes its ids when they are mapped.
+        if nix::unistd::getpid().as_raw() == 1 {
+            return;
+        }
+        let root = (Uid::from_raw(0), Gid::from_raw(0));
+        if let Err(e) = setresuid(root.0, root.0, root.0).and_then(|()| setresgid(root.1, root.1, root.1)) {
+            tracing::error!("setresuid(0): {e}");
+        }
+    }
+}
+
+/// The child, from its first instruction. Never returns to the parent's code.
+fn run_child(plan: &Plan, script: Option<&hooks::Script>, entry: &cgroup::Entry, channel: &Channel, payload: Payload) -> ! {
+    let told = match child(plan, script, entry, channel, payload) {
+        Ok(()) => channel.send(&Message::Done, None),
+        Err(trouble) => channel.send(&Message::Failed(trouble), None),
+    };
+    sys::exit_now(i32::from(told.is_err()))
+}
+
+fn child(
+    plan: &Plan,
+    script: Option<&hooks::Script>,
+    entry: &cgroup::Entry,
+    channel: &Channel,
+    payload: Payload,
+) -> Result<(), Trouble> {
+    sys::cloexec_all_above_stderr().call(|| "close_range(CLOEXEC)")?;
+    expect(channel, &Message::Mapped)?;
+    entry.enter_self().map_err(|e| Trouble::Limits(chain(&e)))?;
+    container::become_root()?;
+    let console = container::build(plan)?;
+    nix::unistd::setsid().call(|| "setsid()")?;
+    channel.send(&Message::Ready, Some(console.as_fd()))?;
+    drop(console);
+    expect(channel, &Message::Go)?;
+    if let Some(script) = script {
+        script.run_inside(plan, "starting")?;
+    }
+    payload(plan)
+}
+
+fn expect(channel: &Channel, wanted: &Message) -> Result<(), Trouble> {
+    match channel.receive()? {
+        Some((m, _)) if m == *wanted => Ok(()),
+        // The parent is gone, or gave up: so do we. What it had made is in the journal.
+        _ => sys::exit_now(1),
+    }
+}
+
+/// The payload of `start`: becomes the container's init.
+pub(crate) fn exec_init(plan: &Plan) -> Result<(), Trouble> {
+    let paths = &plan.vz.init;
+    if !paths.iter().any(|p| nix::unistd::access(p.as_str(), nix::unistd::AccessFlags::X_OK).is_ok()) {
+        return Err(Trouble::NoInit(paths.join(", ")));
+    }
+    container::console_as_stdio()?;
+    sys::reset_signals().call(|| "sigprocmask()")?;
+    container::confine(&plan.spec)?;
+    let process = plan.spec.process().as_ref();
+    let c_strings = |list: Option<&Vec<String>>| -> Vec<std::ffi::CString> {
+        list.into_iter().flatten().filter_map(|s| std::ffi::CString::new(s.as_str()).ok()).collect()
+    };
+    let argv = c_strings(process.and_then(|p| p.args().as_ref()));
+    let env = c_strings(process.and_then(|p| p.env().as_ref()));
+    let mut why = String::new();
+    for path in paths {
+        let Ok(c_path) = std::ffi::CString::new(path.as_str()) else { continue };
+        let Err(e) = nix::unistd::execve(&c_path, &argv, &env);
+        why = format!("{path}: {e}");
+    }
+    Err(Trouble::NoInit(why))
+}

@@ -1,0 +1,258 @@
+//! The monitor: one small process per container, the parent of its init.
+//!
+//! It is forked from the command that starts the container, launches it, says how that went, and stays: it keeps the console, knows from the
+//! signal init dies with whether the container wanted a reboot or a halt, and clears up however init died.
+
+use std::io::{Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::wait::{WaitStatus, waitpid};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
+
+use crate::channel::{Channel, Message, Trouble};
+use crate::error::{Call, Failed};
+use crate::launch::{Launched, chain, exec_init, launch};
+use crate::lock::{Lock, LockError};
+use crate::plan::Plan;
+use crate::state::{RunDir, State, boot_id, start_ticks};
+use crate::{cgroup, sys, teardown};
+
+/// Size at which the console log is put aside and a new one begun; two are kept, so a container can fill no more than twice this, in bytes.
+const CONSOLE_LOG_BYTES: u64 = 64 * 1024;
+
+/// A container that reboots sooner than this after its start is made to wait as long: a reboot loop costs the host nothing.
+const QUICK_REBOOT: Duration = Duration::from_secs(2);
+
+/// How long the monitor waits for a command that holds the container's lock before it clears up without it.
+const LOCK_PATIENCE: Duration = Duration::from_secs(600);
+
+/// Forks the monitor, which starts the container; returns when init has become a program of the container, or what went wrong.
+///
+/// # Errors
+/// What the launch met. What it had made is left to `teardown`.
+pub(crate) fn start(plan: &Plan, host: &cgroup::Host) -> Result<(), Trouble> {
+    let (ours, theirs) = Channel::pair()?;
+    if let sys::Fork::Child = sys::fork().call(|| "fork()")? {
+        drop(ours);
+        run(plan, host, &theirs);
+    }
+    drop(theirs);
+    match ours.receive()? {
+        Some((Message::Done, _)) => Ok(()),
+        Some((Message::Failed(trouble), _)) => Err(trouble),
+        _ => Err(Trouble::Call("the monitor died while starting the container".into())),
+    }
+}
+
+fn run(plan: &Plan, host: &cgroup::Host, report: &Channel) -> ! {
+    let run = RunDir::new(&plan.vz.run_dir);
+    let begun = begin(plan, host, &run);
+    let (launched, _alive) = match begun {
+        Ok(ok) => ok,
+        Err(trouble) => {
+            // Nobody to tell means nobody waits: the journal tells the next command.
+            let _ = report.send(&Message::Failed(trouble), None);
+            sys::exit_now(1);
+        }
+    };
+    if report.send(&Message::Done, None).is_err() {
+        // The command was killed: the start is off, and init with it. The next command finds the journal.
+        let _ = rustix::process::pidfd_send_signal(&launched.pidfd, rustix::process::Signal::KILL);
+        sys::exit_now(1);
+    }
+    match stay(plan, host, &run, &launched) {
+        Ok(()) => sys::exit_now(0),
+        Err(e) => {
+            tracing::error!("CT {}: monitor: {e}", plan.ctid);
+            sys::exit_now(1);
+        }
+    }
+}
+
+type Alive = nix::fcntl::Flock<std::fs::File>;
+
+fn begin(plan: &Plan, host: &cgroup::Host, run: &RunDir) -> Result<(Launched, Alive), Trouble> {
+    nix::unistd::setsid().call(|| "setsid()")?;
+    // Signals meant for the command that is starting us are not meant for us, and those of a terminal can't reach us any more.
+    SigSet::empty().thread_set_mask().call(|| "sigprocmask()")?;
+    nix::unistd::chdir("/").call(|| "chdir(/)")?;
+    let alive = run.monitor_lock()?.ok_or_else(|| Trouble::Call("another monitor of this container lives".into()))?;
+    title(plan);
+    let launched = launch(plan, host, true, &exec_init)?;
+    let pid = launched.pid.as_raw();
+    // The state is there before init runs: whoever kills us from here on leaves a container that is known.
+    let init_start_ticks = start_ticks(pid).ok_or_else(|| Trouble::Call("the container's first process is gone".into()))?;
+    let state = State {
+        boot_id: boot_id(),
+        ctid: plan.ctid,
+        init_pid: pid,
+        init_start_ticks,
+        monitor_pid: nix::unistd::getpid().as_raw(),
+        started_at_s: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        cgroup: plan.vz.cgroup.clone(),
+    };
+    run.write_plan(plan)?;
+    run.write_state(&state)?;
+    launched.go()?;
+    Ok((launched, alive))
+}
+
+/// The monitor's life.
+fn stay(plan: &Plan, host: &cgroup::Host, run: &RunDir, launched: &Launched) -> Result<(), Failed> {
+    let started = Instant::now();
+    detach()?;
+    let mut log = ConsoleLog::open(run)?;
+    loop {
+        let mut fds = [
+            PollFd::new(&launched.pidfd, PollFlags::IN),
+            PollFd::new(&launched.console, PollFlags::IN),
+        ];
+        // A console with no one at its other end says HUP for ever: init has closed it and may open it again.
+        let watched = if log.quiet { &mut fds[..1] } else { &mut fds[..] };
+        let patience = log.quiet.then_some(rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 });
+        match poll(watched, patience.as_ref()) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(e) => return Err(e).call(|| "poll()"),
+        }
+        log.quiet = false;
+        let (init, console) = (fds[0].revents(), fds[1].revents());
+        if !console.is_empty() {
+            log.copy(&launched.console);
+        }
+        if !init.is_empty() {
+            break;
+        }
+    }
+    let end = waitpid(launched.pid, None).call(|| "waitpid(init)")?;
+    log.copy(&launched.console);
+    // reboot(2) in a pid namespace ends its init: by SIGHUP for a restart, by SIGINT for a halt (pid_namespaces(7)).
+    let reboot = matches!(end, WaitStatus::Signaled(_, Signal::SIGHUP, _));
+    tracing::info!("CT {}: init ended ({end:?}){}", plan.ctid, if reboot { ", restarting" } else { "" });
+    let cleared = clear(plan, host, run);
+    if reboot && cleared {
+        std::thread::sleep(QUICK_REBOOT.saturating_sub(started.elapsed()));
+        return restart(plan);
+    }
+    Ok(())
+}
+
+/// Clears up after init. True when it was ours to do, and is done.
+fn clear(plan: &Plan, host: &cgroup::Host, run: &RunDir) -> bool {
+    let Ok(Some(journal)) = run.journal() else { return false };
+    if let Err(e) = teardown::end_processes(&journal, host) {
+        tracing::error!("CT {}: {}", plan.ctid, chain(&e));
+        return false;
+    }
+    // `stop` holds the lock and finishes itself; any other command that holds it is waited for.
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    let _lock = loop {
+        if run.is_handed_over() {
+            return false;
+        }
+        match Lock::take(&plan.vz.lock_file, "cleaning up", Duration::from_millis(50)) {
+            Ok(lock) => break lock,
+            Err(LockError::Held { .. }) if Instant::now() < deadline => {}
+            Err(e) => {
+                tracing::error!("CT {}: {}", plan.ctid, chain(&e));
+                return false;
+            }
+        }
+    };
+    match teardown::dismantle(run, &journal, host) {
+        Ok(()) => true,
+        Err(e) => {
+            tracing::error!("CT {}: {}", plan.ctid, chain(&e));
+            false
+        }
+    }
+}
+
+/// Starts the container anew, as the command line would: with the configuration as it is now.
+fn restart(plan: &Plan) -> Result<(), Failed> {
+    let argv = &plan.vz.restart_argv;
+    let Some(program) = argv.first() else { return Ok(()) };
+    let error = std::os::unix::process::CommandExt::exec(
+        std::process::Command::new(program).args(&argv[1..]).env_clear().env("PATH", crate::hooks::PATH),
+    );
+    Err(error).call(|| format!("execve({program})"))
+}
+
+/// Lets go of everything of the command that started us: its terminal, its pipes, its directory.
+fn detach() -> Result<(), Failed> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).call(|| "open(/dev/null)")?;
+    rustix::stdio::dup2_stdin(&null)
+        .and_then(|()| rustix::stdio::dup2_stdout(&null))
+        .and_then(|()| rustix::stdio::dup2_stderr(&null))
+        .call(|| "dup2(/dev/null)")
+}
+
+/// Shows in `ps` as what it is. The arguments of a process are read from its own memory, between two addresses that /proc/self/stat tells;
+/// writing there through /proc/self/mem needs no privilege.
+fn title(plan: &Plan) {
+    let title = format!("vz-monitor: CT {}", plan.ctid);
+    let _ = nix::sys::prctl::set_name(c"vz-monitor");
+    let go = || -> Option<()> {
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(45);
+        let start: u64 = fields.next()?.parse().ok()?;
+        let end: u64 = fields.next()?.parse().ok()?;
+        let room = usize::try_from(end.checked_sub(start)?).ok()?;
+        let mut bytes = title.into_bytes();
+        bytes.truncate(room.checked_sub(1)?);
+        bytes.resize(room, 0);
+        let mut memory = std::fs::OpenOptions::new().write(true).open("/proc/self/mem").ok()?;
+        memory.seek(SeekFrom::Start(start)).ok()?;
+        memory.write_all(&bytes).ok()
+    };
+    if go().is_none() {
+        tracing::debug!("the monitor keeps the command line of the command that started it");
+    }
+}
+
+/// What the container printed on its console, the last of it.
+struct ConsoleLog {
+    path: PathBuf,
+    file: std::fs::File,
+    bytes: u64,
+    quiet: bool,
+}
+
+impl ConsoleLog {
+    fn open(run: &RunDir) -> Result<Self, Failed> {
+        let path = run.path().join("console.log");
+        let file = std::fs::File::create(&path).call(|| format!("open({})", path.display()))?;
+        Ok(Self { path, file, bytes: 0, quiet: false })
+    }
+
+    /// Takes what there is. Never blocks for long: one read, of what poll said is there.
+    fn copy(&mut self, console: &OwnedFd) {
+        let mut buffer = [0u8; 4096];
+        match poll(&mut [PollFd::new(console, PollFlags::IN)], Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })) {
+            Ok(n) if n > 0 => {}
+            _ => return,
+        }
+        match rustix::io::read(console.as_fd(), &mut buffer) {
+            Ok(n) if n > 0 => self.append(&buffer[..n]),
+            _ => self.quiet = true,
+        }
+    }
+
+    /// A full disk loses console output; it must not lose the container.
+    fn append(&mut self, text: &[u8]) {
+        if self.bytes + text.len() as u64 > CONSOLE_LOG_BYTES {
+            let _ = std::fs::rename(&self.path, self.path.with_extension("log.1"));
+            if let Ok(file) = std::fs::File::create(&self.path) {
+                self.file = file;
+            }
+            self.bytes = 0;
+        }
+        if self.file.write_all(text).is_ok() {
+            self.bytes += text.len() as u64;
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The plan: everything `start` is going to make true, as a value that can be printed, compared and tested without root.
+//!
+//! What OCI has words for is in [`Plan::spec`]; the rest is in [`Plan::vz`].
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
+
+use crate::Ctid;
+use crate::guest::HostnameStyle;
+use crate::net::NetPlan;
+
+/// A container about to be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Its number.
+    pub ctid: Ctid,
+    /// Namespaces, id maps, mounts, capabilities, seccomp, cgroup limits: an OCI runtime configuration.
+    pub spec: Spec,
+    /// What OCI has no words for.
+    pub vz: Extras,
+}
+
+/// The part of a plan that is ours.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Extras {
+    /// Directory for this container's run state, `/run/vz/101`.
+    pub run_dir: PathBuf,
+    /// The lock file of this container, `/vz/lock/101.lck`.
+    pub lock_file: PathBuf,
+    /// Its cgroup in every hierarchy, `vz/101`.
+    pub cgroup: String,
+    /// Host ids of the container's ids 0 and up.
+    pub ids: IdRange,
+    /// Private area and root.
+    pub root: RootPlan,
+    /// `venet0`.
+    pub net: NetPlan,
+    /// Scripts of the host's administrator.
+    pub hooks: Hooks,
+    /// What is written into the container's own files before its init runs.
+    pub guest: GuestPlan,
+    /// Devices of the host bound into the container's `/dev`: paths under `/dev`, without it.
+    pub dev_nodes: Vec<String>,
+    /// Programs to try as init, in order; the arguments are `spec.process.args`.
+    pub init: Vec<String>,
+    /// What the monitor runs after the container asked for a reboot: the command line that starts it again.
+    pub restart_argv: Vec<String>,
+}
+
+/// A contiguous range of host ids that a container's ids 0..count are mapped to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// Host uid of the container's root. Also the uid that creates the user namespace, so that what the kernel charges per user is charged to it.
+    pub uid: u32,
+    /// Host gid of the container's group 0.
+    pub gid: u32,
+    /// How many ids follow.
+    pub count: u32,
+}
+
+/// Where the container's files are, and how they become one root.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RootPlan {
+    /// `VE_ROOT`: where the root is mounted on the host.
+    pub mountpoint: PathBuf,
+    /// `VE_PRIVATE`: what belongs to this container alone.
+    pub private: PathBuf,
+    /// How the root is put together.
+    pub layers: Layers,
+    /// What bounds the private area.
+    pub disk: Disk,
+    /// Ids on disk are the container's own; mounts shift them to this range.
+    pub ids: IdRange,
+    /// Mount read-only or without access times, and the like (`MOUNT_OPTS`).
+    pub options: Vec<String>,
+}
+
+/// How a root is put together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layers {
+    /// The private area is the whole tree, as on every OpenVZ host with `VE_LAYOUT=simfs`.
+    Whole,
+    /// An overlay: this tree below, shared with other containers and never written; the private area on top.
+    OverTree(PathBuf),
+}
+
+/// What bounds a private area.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Disk {
+    /// Nothing: `DISK_QUOTA=no`.
+    Unbounded,
+    /// Project quota of the file system under `VE_PRIVATE`.
+    Project {
+        /// The project id; the CTID.
+        id: u32,
+        /// What it may hold.
+        limits: quota::DiskLimits,
+    },
+    /// The private area is this ext4 image.
+    Image {
+        /// The image file.
+        file: PathBuf,
+    },
+}
+
+/// Scripts of the administrator, by the moment they run. An absent file is no script.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hooks {
+    /// On the host before the root is mounted: `vps.premount`, `CTID.premount`.
+    pub premount: Vec<PathBuf>,
+    /// On the host after the root is mounted: `vps.mount`, `CTID.mount`.
+    pub mount: Vec<PathBuf>,
+    /// Inside, before init: `CTID.start`.
+    pub start: Option<PathBuf>,
+    /// Inside, before stop: `CTID.stop`.
+    pub stop: Option<PathBuf>,
+    /// On the host before the root is unmounted: `CTID.umount`, `vps.umount` (in this order).
+    pub umount: Vec<PathBuf>,
+    /// On the host after it: `CTID.postumount`, `vps.postumount`.
+    pub postumount: Vec<PathBuf>,
+    /// `VEID` and `VE_CONFFILE`, for all of them.
+    pub env: Vec<(String, String)>,
+}
+
+/// Settings written into the container's own files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestPlan {
+    /// `HOSTNAME`.
+    pub hostname: Option<String>,
+    /// Where its distribution keeps it.
+    pub hostname_style: HostnameStyle,
+    /// `NAMESERVER`, `inherit` already replaced.
+    pub nameservers: Vec<IpAddr>,
+    /// `SEARCHDOMAIN`, `inherit` already replaced.
+    pub search: Vec<String>,
+}

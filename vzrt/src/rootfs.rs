@@ -1,0 +1,273 @@
+//! The root of a container: what `vzctl mount` mounts on `VE_ROOT`.
+//!
+//! Files on disk carry the container's own ids, unshifted; idmapped mounts shift them. Every layer is a *detached* mount (it has no place in
+//! any directory), so the only thing that shows on the host, and the only thing to undo, is the mount on `VE_ROOT`: the layers, and the
+//! loop device under an image, go with it.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+
+use caps::{CapSet, Capability};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount as umount2,
+};
+
+use crate::error::{Call, Failed};
+use crate::idmap;
+use crate::plan::{Disk, IdRange, Layers, RootPlan};
+use crate::sys;
+
+/// Why a root was not mounted or unmounted.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    /// `VE_PRIVATE` is not there.
+    #[error("Container private area {0} does not exist")]
+    NoPrivate(String),
+    /// The shared tree the private area sits on is not there.
+    #[error("The template tree {0} is not there")]
+    NoTree(String),
+    /// `VE_ROOT` can't be made.
+    #[error("Unable to create the mount point {0}")]
+    MountPoint(String, #[source] Failed),
+    /// Something on the host still uses files below `VE_ROOT`.
+    #[error("{0} is busy")]
+    Busy(String),
+    /// The image or project quota.
+    #[error("the disk of the private area")]
+    Disk(#[from] quota::Error),
+    /// A call failed.
+    #[error("{what}")]
+    Failed {
+        /// What was being done.
+        what: &'static str,
+        /// The call.
+        #[source]
+        source: Failed,
+    },
+}
+
+trait Doing<T> {
+    fn doing(self, what: &'static str) -> Result<T, RootError>;
+}
+
+impl<T> Doing<T> for Result<T, Failed> {
+    fn doing(self, what: &'static str) -> Result<T, RootError> {
+        self.map_err(|source| RootError::Failed { what, source })
+    }
+}
+
+/// Whether something is mounted on `path`. One statx(2) (`STATX_ATTR_MOUNT_ROOT`, Linux 5.8), no table is read.
+///
+/// # Errors
+/// The path can't be looked at.
+pub fn is_mounted(path: &Path) -> Result<bool, Failed> {
+    match rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, StatxFlags::TYPE) {
+        Ok(st) => Ok(StatxAttributes::from_bits_retain(st.stx_attributes.bits()).contains(StatxAttributes::MOUNT_ROOT)),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(e) => Err(e).call(|| format!("statx({})", path.display())),
+    }
+}
+
+/// Mounts the root on `VE_ROOT`.
+///
+/// # Errors
+/// Then nothing is mounted, and no loop device is left.
+pub fn mount(plan: &RootPlan) -> Result<(), RootError> {
+    if !plan.private.is_dir() {
+        return Err(RootError::NoPrivate(plan.private.display().to_string()));
+    }
+    make_mountpoint(&plan.mountpoint)?;
+    let shift = idmap::mapping(plan.ids).doing("the id mapping of the container")?;
+    let area = private_area(plan, shift.as_fd())?;
+    let root = match &plan.layers {
+        Layers::Whole => area,
+        Layers::OverTree(tree) => overlay(plan, tree, &area, shift.as_fd())?,
+    };
+    move_mount(&root, "", CWD, &plan.mountpoint, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .call(|| format!("move_mount({})", plan.mountpoint.display()))
+        .doing("mounting the root")
+}
+
+/// Unmounts `VE_ROOT`. What is not mounted is not an error.
+///
+/// # Errors
+/// [`RootError::Busy`] where a process of the host has files open or its working directory there.
+pub fn unmount(mountpoint: &Path) -> Result<(), RootError> {
+    match umount2(mountpoint, UnmountFlags::NOFOLLOW) {
+        Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(()),
+        Err(rustix::io::Errno::BUSY) => Err(RootError::Busy(mountpoint.display().to_string())),
+        Err(e) => Err(e).call(|| format!("umount({})", mountpoint.display())).doing("unmounting the root"),
+    }
+}
+
+/// `VE_ROOT` and its parent: closed to every user of the host, whose way to a container's set-user-id files this would be.
+fn make_mountpoint(path: &Path) -> Result<(), RootError> {
+    let go = || {
+        if let Some(parent) = path.parent().filter(|p| !p.exists()) {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        }
+        match std::fs::DirBuilder::new().mode(0o700).create(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(e),
+            _ if path.symlink_metadata()?.is_dir() => Ok(()),
+            _ => Err(std::io::Error::from(std::io::ErrorKind::NotADirectory)),
+        }
+    };
+    go().call(|| format!("mkdir({})", path.display()))
+        .map_err(|e| RootError::MountPoint(path.display().to_string(), e))
+}
+
+/// The private area as a detached, idmapped mount.
+fn private_area(plan: &RootPlan, shift: BorrowedFd) -> Result<OwnedFd, RootError> {
+    let area = match &plan.disk {
+        Disk::Image { file } => {
+            let device = quota::image::attach(file)?;
+            quota::image::mount(&device)?
+        }
+        Disk::Project { id, limits } => {
+            quota::project::limit(&plan.private, *id, limits)?;
+            clone_tree(&plan.private)?
+        }
+        Disk::Unbounded => clone_tree(&plan.private)?,
+    };
+    shifted(&area, shift, 0, &plan.private)?;
+    Ok(area)
+}
+
+fn clone_tree(path: &Path) -> Result<OwnedFd, RootError> {
+    open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW)
+        .call(|| format!("open_tree({})", path.display()))
+        .doing("taking hold of the private area")
+}
+
+/// Device files below a container's root mean nothing: its `/dev` is a file system of its own.
+fn shifted(mount: &OwnedFd, shift: BorrowedFd, extra: u64, what: &Path) -> Result<(), RootError> {
+    sys::mount_setattr_idmap(mount.as_fd(), shift, libc::MOUNT_ATTR_NODEV | extra)
+        .call(|| format!("mount_setattr({}, MOUNT_ATTR_IDMAP)", what.display()))
+        .doing("shifting ids")
+}
+
+/// The overlay of the private area over the shared tree, detached.
+fn overlay(plan: &RootPlan, tree: &Path, area: &OwnedFd, shift: BorrowedFd) -> Result<OwnedFd, RootError> {
+    let lower = match open_tree(CWD, tree, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC) {
+        Err(rustix::io::Errno::NOENT) => return Err(RootError::NoTree(tree.display().to_string())),
+        r => r.call(|| format!("open_tree({})", tree.display())).doing("taking hold of the template")?,
+    };
+    shifted(&lower, shift, libc::MOUNT_ATTR_RDONLY, tree)?;
+    // Overlay works with the credentials of whoever mounts it. Its work directory must be made with ids the layers can express, so the
+    // mounter's file ids are those of the container's root; and CAP_SYS_RESOURCE must not be among its capabilities, or the kernel would
+    // let every write of the container pass the project quota and the blocks reserved for root.
+    let _mounter = FileIds::of(plan.ids)?;
+    let upper = |name: &str| -> Result<String, RootError> {
+        make_layer_dir(area, name)?;
+        Ok(format!("/proc/self/fd/{}/{name}", area.as_raw_fd()))
+    };
+    let go = |upper: &str, work: &str| -> Result<OwnedFd, Failed> {
+        let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).call(|| "fsopen(overlay)")?;
+        let set = |key: &str, value: &str| {
+            fsconfig_set_string(fs.as_fd(), key, value).call(|| format!("fsconfig({key}={value})"))
+        };
+        set("source", "vz")?;
+        set("lowerdir", &format!("/proc/self/fd/{}", lower.as_raw_fd()))?;
+        set("upperdir", upper)?;
+        set("workdir", work)?;
+        // Renaming a directory that came from the template works as on any file system, and does not copy it.
+        set("redirect_dir", "on")?;
+        // Inode numbers stay the same over a copy-up, for programs that keep them (tar, backup, find -xdev).
+        set("xino", "auto")?;
+        fsconfig_create(fs.as_fd()).call(|| format!("fsconfig(overlay, create: {})", last_words(fs.as_fd())))?;
+        fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes(&plan.options)).call(|| "fsmount(overlay)")
+    };
+    go(&upper("fs")?, &upper("work")?).doing("mounting the overlay")
+}
+
+/// What a file system said of its refusal, as the new mount API gives it (fsopen(2): messages are read from the descriptor).
+fn last_words(fs: BorrowedFd) -> String {
+    let mut buf = [0u8; 512];
+    match rustix::io::read(fs, &mut buf) {
+        Ok(n) => String::from_utf8_lossy(&buf[..n]).trim().to_owned(),
+        Err(_) => "no message".to_owned(),
+    }
+}
+
+fn attributes(options: &[String]) -> MountAttrFlags {
+    let mut attr = MountAttrFlags::MOUNT_ATTR_NODEV;
+    for option in options {
+        match option.as_str() {
+            "ro" => attr |= MountAttrFlags::MOUNT_ATTR_RDONLY,
+            "noatime" => attr |= MountAttrFlags::MOUNT_ATTR_NOATIME,
+            "nosuid" => attr |= MountAttrFlags::MOUNT_ATTR_NOSUID,
+            "noexec" => attr |= MountAttrFlags::MOUNT_ATTR_NOEXEC,
+            _ => tracing::warn!("MOUNT_OPTS: {option} means nothing here"),
+        }
+    }
+    attr
+}
+
+/// `fs` and `work` in the private area, owned by the container's root (through the idmapped mount, with the caller's file ids set).
+fn make_layer_dir(area: &OwnedFd, name: &str) -> Result<(), RootError> {
+    match rustix::fs::mkdirat(area, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(e) => Err(e).call(|| format!("mkdirat(private area, {name})")).doing("making the layers"),
+    }
+}
+
+/// Takes the file ids of a container's root, and gives them back when dropped.
+struct FileIds;
+
+impl FileIds {
+    fn of(ids: IdRange) -> Result<Self, RootError> {
+        nix::unistd::setfsgid(ids.gid.into());
+        nix::unistd::setfsuid(ids.uid.into());
+        let guard = Self;
+        // Leaving fsuid 0 takes the file capabilities away; here they are wanted.
+        effective(|c| *c != Capability::CAP_SYS_RESOURCE).doing("raising capabilities")?;
+        Ok(guard)
+    }
+}
+
+impl Drop for FileIds {
+    fn drop(&mut self) {
+        nix::unistd::setfsuid(0.into());
+        nix::unistd::setfsgid(0.into());
+        if let Err(e) = effective(|_| true) {
+            tracing::warn!("{}", e.one_line());
+        }
+    }
+}
+
+/// Makes effective what is permitted and wanted.
+pub(crate) fn effective(wanted: impl Fn(&Capability) -> bool) -> Result<(), Failed> {
+    let go = || {
+        let permitted = caps::read(None, CapSet::Permitted)?;
+        caps::set(None, CapSet::Effective, &permitted.into_iter().filter(|c| wanted(c)).collect())
+    };
+    go().map_err(|e| Failed::new("capset(effective)", e.to_string()))
+}
+
+/// Makes a new private area's directory: `/vz/private` and what is below are closed to the host's users (its set-user-id programs are the
+/// container's, and its secrets too).
+///
+/// # Errors
+/// The failed call.
+pub fn make_private(path: &Path) -> Result<(), Failed> {
+    let go = || {
+        if let Some(parent) = path.parent() {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        }
+        std::fs::DirBuilder::new().mode(0o700).create(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
+    };
+    go().call(|| format!("mkdir({})", path.display()))
+}
+
+/// Opens a directory to hold it, following no link in the last component.
+pub(crate) fn hold_dir(dir: impl AsFd, path: impl AsRef<OsStr>) -> Result<OwnedFd, Failed> {
+    let path = path.as_ref();
+    rustix::fs::openat(dir, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        .call(|| format!("open({})", path.to_string_lossy()))
+}
+

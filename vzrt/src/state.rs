@@ -1,0 +1,292 @@
+//! What is known of a container while it exists as kernel objects: the files in its run directory.
+//!
+//! * `journal.json` – what is about to exist, synced before the first of it does. Clean-up after any end works from it.
+//! * `state.json` – the running container: its init, its monitor.
+//! * `plan.json` – the plan it was started with; `exec`, `set` and `stop` take capabilities, seccomp and hooks from it.
+//! * `monitor` – locked by the monitor for as long as it lives.
+//! * `handover` – present while `stop` waits: the monitor then leaves the unmounting to it.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::Ctid;
+use crate::error::{Call, Failed};
+use crate::net::NetPlan;
+use crate::plan::{Hooks, Plan, RootPlan};
+
+/// What may exist in the kernel on behalf of a container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Journal {
+    /// The boot it was written in: in another one, nothing of it exists any more.
+    pub boot_id: String,
+    /// Whose it is.
+    pub ctid: Ctid,
+    /// The mount.
+    pub root: RootPlan,
+    /// The hooks of unmounting.
+    pub hooks: Hooks,
+    /// The cgroup, if the container was being started and not only mounted.
+    pub cgroup: Option<String>,
+    /// The network, likewise.
+    pub net: Option<NetPlan>,
+}
+
+/// A running container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// The boot it runs in.
+    pub boot_id: String,
+    /// Its number.
+    pub ctid: Ctid,
+    /// Process id of its init on the host.
+    pub init_pid: i32,
+    /// When that process started, in clock ticks since boot (field 22 of /proc/PID/stat): tells it from a later process of the same number.
+    pub init_start_ticks: u64,
+    /// Process id of its monitor.
+    pub monitor_pid: i32,
+    /// When it was started, in seconds since 1970.
+    pub started_at_s: u64,
+    /// Its cgroup in every hierarchy.
+    pub cgroup: String,
+}
+
+/// The run directory of one container.
+#[derive(Debug, Clone)]
+pub struct RunDir(PathBuf);
+
+impl RunDir {
+    /// Names it; nothing is touched.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Makes it, readable by root alone, parents included.
+    ///
+    /// # Errors
+    /// The failed mkdir.
+    pub fn create(&self) -> Result<(), Failed> {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.0)
+            .call(|| format!("mkdir({})", self.0.display()))
+    }
+
+    /// Writes the journal and sees it on disk before returning.
+    ///
+    /// # Errors
+    /// The failed call; then nothing may be made.
+    pub fn write_journal(&self, journal: &Journal) -> Result<(), Failed> {
+        self.create()?;
+        self.write("journal.json", journal, true)
+    }
+
+    /// The journal, if the container has one. One of an earlier boot counts as none.
+    ///
+    /// # Errors
+    /// It is there and can't be read.
+    pub fn journal(&self) -> Result<Option<Journal>, Failed> {
+        let journal: Option<Journal> = self.read("journal.json")?;
+        Ok(journal.filter(|j| j.boot_id == boot_id()))
+    }
+
+    /// Writes the state of a running container.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn write_state(&self, state: &State) -> Result<(), Failed> {
+        self.write("state.json", state, false)
+    }
+
+    /// The running container: `None` when there is no state, it is of an earlier boot, or its init is gone.
+    ///
+    /// # Errors
+    /// The state is there and can't be read.
+    pub fn running(&self) -> Result<Option<Running>, Failed> {
+        let Some(state) = self.read::<State>("state.json")? else { return Ok(None) };
+        if state.boot_id != boot_id() {
+            return Ok(None);
+        }
+        let Some(pid) = rustix::process::Pid::from_raw(state.init_pid) else { return Ok(None) };
+        let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return Ok(None) };
+        // The pidfd is taken first: what the start time says afterwards is said of the process behind it, or of nobody.
+        match start_ticks(state.init_pid) {
+            Some(ticks) if ticks == state.init_start_ticks => Ok(Some(Running { state, init: pidfd })),
+            _ => Ok(None),
+        }
+    }
+
+    /// Keeps the plan for the commands to come.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn write_plan(&self, plan: &Plan) -> Result<(), Failed> {
+        self.write("plan.json", plan, false)
+    }
+
+    /// The plan the container was started with.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn plan(&self) -> Result<Option<Plan>, Failed> {
+        self.read("plan.json")
+    }
+
+    /// Tells the monitor that a command holding the container's lock will finish what it started.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn hand_over(&self) -> Result<(), Failed> {
+        let path = self.0.join("handover");
+        File::create(&path).map(drop).call(|| format!("open({})", path.display()))
+    }
+
+    /// Whether such a command is there.
+    #[must_use]
+    pub fn is_handed_over(&self) -> bool {
+        self.0.join("handover").exists()
+    }
+
+    /// Takes the monitor's own lock, if no monitor lives.
+    ///
+    /// # Errors
+    /// The file can't be opened.
+    pub fn monitor_lock(&self) -> Result<Option<Flock<File>>, Failed> {
+        let path = self.0.join("monitor");
+        let file = File::create(&path).call(|| format!("open({})", path.display()))?;
+        Ok(Flock::lock(file, FlockArg::LockExclusiveNonblock).ok())
+    }
+
+    /// Removes the directory and all in it: nothing is left in the kernel that it could describe. The files go one by one and the journal
+    /// last, so that an interruption leaves a journal of what is (at most) there.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn remove(&self) -> Result<(), Failed> {
+        for name in ["state.json", "plan.json", "handover", "console.log", "console.log.1", "monitor", "journal.json"] {
+            ok_if_absent(std::fs::remove_file(self.0.join(name))).call(|| format!("unlink({}/{name})", self.0.display()))?;
+        }
+        match ok_if_absent(std::fs::remove_dir_all(&self.0)) {
+            Ok(()) => Ok(()),
+            Err(e) => Err(e).call(|| format!("rmdir({})", self.0.display())),
+        }
+    }
+
+    fn write<T: Serialize>(&self, name: &str, value: &T, sync: bool) -> Result<(), Failed> {
+        let (path, temp) = (self.0.join(name), self.0.join(format!("{name}.new")));
+        let bytes = serde_json::to_vec(value).map_err(|e| Failed::new(format!("encode {name}"), e.to_string()))?;
+        let go = || {
+            let mut file = File::create(&temp)?;
+            file.write_all(&bytes)?;
+            if sync {
+                file.sync_data()?;
+            }
+            std::fs::rename(&temp, &path)?;
+            if sync {
+                File::open(&self.0)?.sync_all()?;
+            }
+            Ok::<(), std::io::Error>(())
+        };
+        go().call(|| format!("write({})", path.display()))
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Failed> {
+        let path = self.0.join(name);
+        let bytes = match std::fs::read(&path) {
+            Ok(b) => b,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e).call(|| format!("read({})", path.display())),
+        };
+        // Written whole by rename, so what doesn't parse was written by another version of ours, or by hand.
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|e| Failed::new(format!("read({})", path.display()), e.to_string()))
+    }
+}
+
+/// A container whose init lives, with a handle on that init.
+#[derive(Debug)]
+pub struct Running {
+    /// Who and where.
+    pub state: State,
+    /// pidfd of its init.
+    pub init: OwnedFd,
+}
+
+fn ok_if_absent(r: std::io::Result<()>) -> std::io::Result<()> {
+    match r {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        r => r,
+    }
+}
+
+/// This boot's id: a new one after every start of the host.
+#[must_use]
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|s| s.trim().to_owned()).unwrap_or_default()
+}
+
+/// When a process started, in clock ticks since boot; `None` if it is gone or a zombie.
+#[must_use]
+pub fn start_ticks(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything, parentheses and blanks included: what follows is counted from the last one.
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let status = fields.next()?;
+    if status == "Z" || status == "X" {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_start_time_is_told_and_that_of_no_process_is_not() {
+        assert!(start_ticks(i32::try_from(std::process::id()).unwrap()).is_some());
+        assert_eq!(start_ticks(-1), None);
+    }
+
+    #[test]
+    fn a_state_of_an_earlier_boot_or_a_reused_pid_is_not_running() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::new(dir.path().join("101"));
+        run.create().unwrap();
+        let me = i32::try_from(std::process::id()).unwrap();
+        let mut state = State {
+            boot_id: boot_id(),
+            ctid: "101".parse().unwrap(),
+            init_pid: me,
+            init_start_ticks: start_ticks(me).unwrap(),
+            monitor_pid: me,
+            started_at_s: 0,
+            cgroup: "vz/101".into(),
+        };
+        run.write_state(&state).unwrap();
+        assert!(run.running().unwrap().is_some());
+        state.init_start_ticks += 1;
+        run.write_state(&state).unwrap();
+        assert!(run.running().unwrap().is_none());
+        state.init_start_ticks -= 1;
+        state.boot_id = "another".into();
+        run.write_state(&state).unwrap();
+        assert!(run.running().unwrap().is_none());
+        run.remove().unwrap();
+        assert!(!run.path().exists());
+    }
+}

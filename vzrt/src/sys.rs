@@ -1,0 +1,194 @@
+//! The system calls that neither nix nor rustix gives in a safe form. The only unsafe code of the runtime's core.
+#![expect(unsafe_code, reason = "raw system calls; each block says why it is sound")]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::unistd::Pid;
+
+/// Which side of a fork runs now.
+#[derive(Debug)]
+pub enum Fork {
+    /// The caller, with its new child.
+    Parent(Pid),
+    /// The child.
+    Child,
+}
+
+/// fork(2), for a process that has one thread.
+///
+/// # Errors
+/// The kernel's, or `EDEADLK` when the process has more than one thread: a lock held by another thread at the fork would stay locked in the
+/// child for ever.
+pub fn fork() -> io::Result<Fork> {
+    single_threaded()?;
+    // SAFETY: one thread only (checked), so every lock and allocator state is consistent in the child.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Parent { child } => Ok(Fork::Parent(child)),
+        nix::unistd::ForkResult::Child => Ok(Fork::Child),
+    }
+}
+
+/// What clone3(2) should make. Namespaces by flag; the child shares no memory.
+#[derive(Debug, Default)]
+pub struct Clone<'a> {
+    /// `CLONE_NEW…` flags.
+    pub namespaces: u64,
+    /// Directory of the cgroup2 group the child is born in (Linux 5.7).
+    pub cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// What the parent gets.
+#[derive(Debug)]
+pub struct Cloned {
+    /// The child's process id here.
+    pub pid: Pid,
+    /// Its pidfd: the only handle that can't come to mean another process.
+    pub pidfd: OwnedFd,
+}
+
+/// clone3(2) (Linux 5.3) as a fork. `None` in the child.
+///
+/// # Errors
+/// The kernel's; `EDEADLK` with more than one thread, as in [`fork`].
+pub fn clone3(request: &Clone) -> io::Result<Option<Cloned>> {
+    single_threaded()?;
+    let mut pidfd: RawFd = -1;
+    let mut args = libc::clone_args {
+        flags: request.namespaces | libc::CLONE_PIDFD as u64,
+        pidfd: std::ptr::from_mut(&mut pidfd) as u64,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: libc::SIGCHLD as u64,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: 0,
+    };
+    if let Some(fd) = request.cgroup {
+        args.flags |= libc::CLONE_INTO_CGROUP as u64;
+        args.cgroup = fd.as_raw_fd() as u64;
+    }
+    // SAFETY: args is a valid clone_args of the size given; no stack and no CLONE_VM, so the child runs on a copy of this memory like
+    // after fork; one thread only (checked), so that copy is consistent.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_mut(&mut args), size_of::<libc::clone_args>()) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        pid => {
+            // SAFETY: the kernel has just written a new descriptor there, which nobody else owns.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            let pid = Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?);
+            Ok(Some(Cloned { pid, pidfd }))
+        }
+    }
+}
+
+fn single_threaded() -> io::Result<()> {
+    // /proc/self/task has one entry per thread; its link count is 2 + threads.
+    let links = std::os::unix::fs::MetadataExt::nlink(&std::fs::metadata("/proc/self/task")?);
+    if links == 3 { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EDEADLK)) }
+}
+
+/// mount_setattr(2) (Linux 5.12) giving a detached mount the id mapping of a user namespace, and the attributes in `set`.
+///
+/// # Errors
+/// The kernel's: `EINVAL` where the file system has no idmapped mounts.
+pub fn mount_setattr_idmap(mount: BorrowedFd, userns: BorrowedFd, set: u64) -> io::Result<()> {
+    let attr = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP | set,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: userns.as_raw_fd() as u64,
+    };
+    mount_setattr(mount, 0, &attr)
+}
+
+/// mount_setattr(2) (Linux 5.12): sets attributes of one mount.
+///
+/// # Errors
+/// The kernel's.
+pub fn mount_set_flags(mount: BorrowedFd, set: u64) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    mount_setattr(mount, 0, &attr)
+}
+
+/// Makes every mount below the root private, so that nothing done here reaches the host and nothing of the host comes in.
+///
+/// # Errors
+/// The kernel's.
+pub fn make_all_private() -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    let root = rustix::fs::open("/", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
+    mount_setattr(std::os::fd::AsFd::as_fd(&root), libc::AT_RECURSIVE, &attr)
+}
+
+fn mount_setattr(mount: BorrowedFd, flags: i32, attr: &libc::mount_attr) -> io::Result<()> {
+    // SAFETY: an empty C string, and a mount_attr of the size given, both outliving the call.
+    let r = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | flags,
+            std::ptr::from_ref(attr),
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Marks every descriptor above standard error close-on-exec (close_range(2), Linux 5.11): whatever was inherited, nothing of the host's
+/// goes along into a container.
+///
+/// # Errors
+/// The kernel's.
+pub fn cloexec_all_above_stderr() -> io::Result<()> {
+    // SAFETY: touches descriptor flags only; no descriptor is closed, so no owner is left with a dangling one.
+    let r = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Ends the process at once, running no destructor: for a forked child, whose copies of the parent's objects must not be cleaned up twice.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit never returns and runs nothing.
+    unsafe { libc::_exit(code) }
+}
+
+/// Makes the terminal behind `fd` the controlling one of the calling session leader.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_controlling_terminal(fd: BorrowedFd) -> io::Result<()> {
+    // SAFETY: TIOCSCTTY takes an integer; no memory is touched.
+    let r = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY, 0) };
+    if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sets every signal back to its default and unblocks all: a program inside must not inherit what the command line chose for itself.
+///
+/// # Errors
+/// The kernel's, from sigprocmask.
+pub fn reset_signals() -> io::Result<()> {
+    for n in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL installs no handler. The refusals for KILL, STOP and libc's own signals are harmless.
+        unsafe { libc::signal(n, libc::SIG_DFL) };
+    }
+    nix::sys::signal::SigSet::empty().thread_set_mask()?;
+    Ok(())
+}
+
+/// Sends real-time signal SIGRTMIN+`offset` to the process behind a pidfd: signals that have no name in rustix.
+///
+/// # Errors
+/// The kernel's.
+pub fn send_realtime(pidfd: impl std::os::fd::AsFd, offset: i32) -> io::Result<()> {
+    let signal = libc::SIGRTMIN() + offset;
+    // SAFETY: a null siginfo is allowed (pidfd_send_signal(2)); no other pointer.
+    let r = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
+    };
+    if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,254 @@
+//! What can be done with a container: mount, start, stop, and finding out what it is doing. The caller holds the container's lock for all
+//! that change something.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Signal, pidfd_send_signal};
+
+use crate::cgroup::{self};
+use crate::channel::Trouble;
+use crate::error::Failed;
+use crate::hooks::{self, wait_for};
+use crate::inside::{self, Inside};
+use crate::plan::Plan;
+use crate::rootfs::{self, RootError};
+use crate::state::{Journal, RunDir, Running, boot_id};
+use crate::teardown::{self, TeardownError};
+use crate::{monitor, net};
+
+/// How a stop is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopMode {
+    /// Ask the container's init to halt, and kill what is left after this time.
+    Halt(Duration),
+    /// Kill at once (`--fast`).
+    Kill,
+}
+
+/// A verb's failure.
+#[derive(Debug, thiserror::Error)]
+pub enum VerbError {
+    /// Mounting or unmounting.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// The start.
+    #[error("Container start failed")]
+    Start(#[source] Trouble),
+    /// A script of the administrator around mounting.
+    #[error(transparent)]
+    Hook(Trouble),
+    /// The host's side of the network.
+    #[error("cannot prepare the network of this host")]
+    Network(#[source] net::NetError),
+    /// Processes outlived being killed.
+    #[error("Unable to stop container: operation timed out")]
+    StopTimeout,
+    /// The start was interrupted.
+    #[error("interrupted by {0}")]
+    Interrupted(&'static str),
+    /// Clearing up.
+    #[error(transparent)]
+    Teardown(#[from] TeardownError),
+    /// Another call.
+    #[error(transparent)]
+    Failed(#[from] Failed),
+}
+
+/// What a container is doing.
+#[derive(Debug)]
+pub enum Condition {
+    /// Nothing of it is in the kernel.
+    Stopped,
+    /// Its root is mounted.
+    Mounted(Journal),
+    /// Its init lives.
+    Running(Box<Running>),
+}
+
+/// Finds out what a container is doing, without touching anything.
+///
+/// # Errors
+/// The run directory can't be read.
+pub fn condition(run: &RunDir) -> Result<Condition, Failed> {
+    if let Some(running) = run.running()? {
+        return Ok(Condition::Running(Box::new(running)));
+    }
+    match run.journal()? {
+        Some(journal) if rootfs::is_mounted(&journal.root.mountpoint)? => Ok(Condition::Mounted(journal)),
+        _ => Ok(Condition::Stopped),
+    }
+}
+
+/// Brings the kernel in line with a state a command can work from: a container whose start, stop or monitor was killed half way is cleared
+/// up first. To be called under the lock, before anything else.
+///
+/// # Errors
+/// What could not be cleared up.
+pub fn settle(run: &RunDir, host: &cgroup::Host) -> Result<Condition, VerbError> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let condition = condition(run)?;
+        if matches!(condition, Condition::Running(_)) {
+            return Ok(condition);
+        }
+        let Some(journal) = run.journal()? else {
+            // Of an earlier boot, or nothing: no kernel object can be behind it.
+            if run.path().exists() {
+                run.remove()?;
+            }
+            return Ok(Condition::Stopped);
+        };
+        if run.monitor_lock()?.is_none() {
+            // A monitor lives: it is launching, or clearing up. It must not wait for the lock we hold.
+            run.hand_over()?;
+            if Instant::now() > deadline {
+                return Err(VerbError::StopTimeout);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        }
+        if journal.cgroup.is_none() && matches!(condition, Condition::Mounted(_)) {
+            return Ok(condition);
+        }
+        teardown::dismantle(run, &journal, host)?;
+        return Ok(Condition::Stopped);
+    }
+}
+
+/// Mounts the root, with the scripts around it. `journal` is synced before the mount.
+///
+/// # Errors
+/// Then nothing is mounted and the journal is gone.
+pub fn mount(plan: &Plan, host: &cgroup::Host) -> Result<(), VerbError> {
+    let run = RunDir::new(&plan.vz.run_dir);
+    let journal = Journal { cgroup: None, net: None, ..journal_of(plan) };
+    mount_journaled(plan, &run, &journal).inspect_err(|_| teardown::dismantle_after_failure(&run, &journal, host))
+}
+
+fn journal_of(plan: &Plan) -> Journal {
+    Journal {
+        boot_id: boot_id(),
+        ctid: plan.ctid,
+        root: plan.vz.root.clone(),
+        hooks: plan.vz.hooks.clone(),
+        cgroup: Some(plan.vz.cgroup.clone()),
+        net: Some(plan.vz.net.clone()),
+    }
+}
+
+fn mount_journaled(plan: &Plan, run: &RunDir, journal: &Journal) -> Result<(), VerbError> {
+    hooks::run_on_host(&plan.vz.hooks.premount, &plan.vz.hooks).map_err(VerbError::Hook)?;
+    run.write_journal(journal)?;
+    rootfs::mount(&plan.vz.root)?;
+    hooks::run_on_host(&plan.vz.hooks.mount, &plan.vz.hooks).map_err(VerbError::Hook)
+}
+
+/// Unmounts a mounted root.
+///
+/// # Errors
+/// A script failed or the root is busy; it stays mounted.
+pub fn unmount(run: &RunDir, journal: &Journal) -> Result<(), VerbError> {
+    teardown::unmount(journal)?;
+    Ok(run.remove()?)
+}
+
+/// Starts the container. Each step says on `tell` that it is done, for the messages of the command line.
+///
+/// # Errors
+/// Then nothing of it is left.
+pub fn start(plan: &Plan, host: &cgroup::Host, host_net: &net::HostNet, tell: &mut dyn FnMut(Step)) -> Result<(), VerbError> {
+    let run = RunDir::new(&plan.vz.run_dir);
+    let journal = journal_of(plan);
+    let go = |tell: &mut dyn FnMut(Step)| {
+        mount_journaled(plan, &run, &journal)?;
+        tell(Step::Mounted);
+        if !plan.vz.net.addresses.is_empty() {
+            net::ensure_host(host_net).map_err(VerbError::Network)?;
+        }
+        monitor::start(plan, host).map_err(VerbError::Start)?;
+        tell(Step::Started);
+        Ok(())
+    };
+    go(tell).inspect_err(|_| {
+        // The monitor, if it got as far, has died of the failure it told; wait for that, then clear what it had made.
+        if let Err(e) = settle(&run, host) {
+            tracing::error!("Cleaning up after the failure failed too: {}", crate::launch::chain(&e));
+        }
+    })
+}
+
+/// A step of the start that is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The root is mounted.
+    Mounted,
+    /// Init runs.
+    Started,
+}
+
+/// Stops a running container. With `keep_mounted` its root stays.
+///
+/// # Errors
+/// [`VerbError::StopTimeout`] when processes outlived being killed.
+pub fn stop(
+    run: &RunDir,
+    running: Running,
+    host: &cgroup::Host,
+    mode: StopMode,
+    keep_mounted: bool,
+    tell: &mut dyn FnMut(StopStep),
+) -> Result<(), VerbError> {
+    run.hand_over()?;
+    if let StopMode::Halt(timeout) = mode {
+        let plan = run.plan()?;
+        if let Some(plan) = &plan {
+            let inside = Inside::new(&running, plan, host);
+            run_stop_script(&inside, plan)?;
+            inside.halt();
+        }
+        if !wait_for(&running.init, timeout)? {
+            tell(StopStep::Killing);
+        }
+    }
+    let Some(journal) = run.journal()? else { return Ok(()) };
+    // Init first: its death ends every process of its pid namespace. Then whatever else is in the cgroup.
+    let _ = pidfd_send_signal(&running.init, Signal::KILL);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while run.monitor_lock()?.is_none() {
+        if Instant::now() > deadline {
+            return Err(VerbError::StopTimeout);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    teardown::end_processes(&journal, host)?;
+    tell(StopStep::Stopped);
+    if keep_mounted {
+        run.write_journal(&Journal { cgroup: None, net: None, ..journal })?;
+        return Ok(());
+    }
+    teardown::unmount(&journal)?;
+    tell(StopStep::Unmounted);
+    Ok(run.remove()?)
+}
+
+/// A step of the stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopStep {
+    /// It did not halt in time and is being killed.
+    Killing,
+    /// No process is left.
+    Stopped,
+    /// Its root is unmounted.
+    Unmounted,
+}
+
+fn run_stop_script(inside: &Inside, plan: &Plan) -> Result<(), VerbError> {
+    let Some(path) = &plan.vz.hooks.stop else { return Ok(()) };
+    match hooks::Script::read(path).map_err(VerbError::Hook)? {
+        Some(script) => inside.run_script(&script, "stopping").map_err(|e| match e {
+            inside::InsideError::Trouble(t) => VerbError::Hook(t),
+            inside::InsideError::Failed(f) => VerbError::Failed(f),
+        }),
+        None => Ok(()),
+    }
+}
