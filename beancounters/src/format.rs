@@ -77,7 +77,7 @@ fn block<'a>(out: &mut impl Write, id: Option<u32>, rows: impl IntoIterator<Item
 mod tests {
     use super::*;
     use crate::bound::Bound;
-    use crate::resource::Resource;
+    use proptest::prelude::*;
 
     fn basic() -> Counters {
         Counters::new(|resource| match resource {
@@ -127,6 +127,27 @@ mod tests {
             assert_eq!(line.split_whitespace().count(), if place <= 1 { 7 } else { 6 }, "{line:?}");
         }
         assert!(lines[2].starts_with("      101:  kmemsize     "));
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_reader_splits_on_blanks_is_what_was_counted(numbers: [[u64; 5]; 21], id: u32) {
+            let counters = Counters::new(|resource| {
+                let [held, maxheld, barrier, limit, failcnt] = numbers[resource as usize];
+                Counter { held, maxheld, barrier, limit, failcnt }
+            });
+            let text = written(|out| bc_resources(out, [(id, &counters)]));
+            for (line, (resource, row)) in text.lines().skip(2).zip(counters.iter()) {
+                let mut fields: Vec<_> = line.split_whitespace().collect();
+                if resource == Resource::Kmemsize {
+                    prop_assert_eq!(fields.remove(0), format!("{id}:"));
+                }
+                prop_assert_eq!(fields.remove(0), resource.name());
+                let read: Vec<u64> = fields.iter().map(|field| field.parse().expect("a number")).collect();
+                prop_assert_eq!(read, [row.held, row.maxheld, row.barrier, row.limit, row.failcnt]);
+            }
+            prop_assert_eq!(text.lines().count(), 2 + 21);
+        }
     }
 
     #[test]

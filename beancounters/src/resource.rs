@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::amount::Unit;
+use crate::amount::Unit::{self, Bytes, Items, Pages};
 
 /// One resource with a barrier and a limit.
 ///
@@ -62,8 +62,6 @@ const fn facts(
     Facts { name, config_key, short_option, header, unit, accounts }
 }
 
-use Unit::{Bytes, Items, Pages};
-
 /// In the order of [`Resource`]'s variants, which index it; a test holds the two together.
 const FACTS: [Facts; 22] = [
     facts("kmemsize", "KMEMSIZE", Some('k'), "KMEMSIZE", Bytes, "kernel memory that cannot be swapped"),
@@ -101,7 +99,7 @@ const FACTS: [Facts; 22] = [
     facts("numfile", "NUMFILE", Some('n'), "NFILE", Items, "open files"),
     facts("numiptent", "NUMIPTENT", Some('e'), "NIPTENT", Items, "packet filter rules"),
     facts("swappages", "SWAPPAGES", None, "SWAPP", Pages, "swap space"),
-    facts("avnumproc", "AVNUMPROC", None, "AVNPROC", Items, "nothing: the expected average of numproc"),
+    facts("avnumproc", "AVNUMPROC", None, "AVNUMPROC", Items, "nothing: the expected average of numproc"),
 ];
 
 /// Keys that old configurations use for another (V4 `lib/config.c`).
@@ -193,6 +191,7 @@ impl Resource {
     }
 
     /// The heading of its column in `vzlist`; `.M`, `.B`, `.L` and `.F` are appended for maxheld, barrier, limit and failcnt.
+    /// V4 had no column for [`Resource::Avnumproc`], which answers its key.
     #[must_use]
     pub const fn header(self) -> &'static str {
         self.facts().header

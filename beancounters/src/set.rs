@@ -105,7 +105,7 @@ mod tests {
         let json = serde_json::to_string(&set).expect("a map of text");
         assert_eq!(json, r#"{"numproc":"240:240","physpages":"0:unlimited"}"#);
         let bad = serde_json::from_str::<Set>(r#"{"numproc":"4K"}"#).expect_err("processes have no size").to_string();
-        assert!(bad.starts_with(r#"bad value for numproc: "4K": 4K ends in K"#), "{bad}");
+        assert!(bad.starts_with(r#"bad value for numproc: "4K": "4K" ends in 'K'"#), "{bad}");
     }
 
     proptest! {
