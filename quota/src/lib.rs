@@ -1,1 +1,21 @@
-//! Placeholder, replaced by the room's own documentation.
+//! The size of a container's private area, held to its limit by what the host has.
+//!
+//! * [`limits`] – `DISKSPACE`, `DISKINODES` and `QUOTATIME` as types, their spellings, and the limits that follow from them. No effects.
+//! * [`project`] – project quota of ext4 and xfs: a limit on a directory tree of a shared file system.
+//! * [`image`] – a file system of the container's own, in a file, on a loop device. For the `ploop` layout, and for `simfs` where the
+//!   host's kernel or file system has no project quota: the size of the image is then the limit.
+//!
+//! Both ways count what is allocated, not what files claim to be long, so holes, hard links and files deleted while open are charged
+//! as they are on disk; both bound the number of inodes as well.
+
+mod call;
+pub mod image;
+pub mod limits;
+mod loopdev;
+pub mod project;
+mod superblock;
+mod sys;
+mod tree;
+
+pub use call::CallError;
+pub use limits::{DiskLimits, EffectiveLimits, Limit, SoftHard};

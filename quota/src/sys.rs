@@ -1,0 +1,278 @@
+//! The ioctls and the one system call that no safe wrapper has: loop devices, growing ext4, project ids, quotas by file descriptor.
+//!
+//! Layouts and numbers are those of the kernel's `uapi/linux/{loop,fs,quota,dqblk_xfs}.h` and `fs/ext4/ext4.h`.
+#![expect(
+    unsafe_code,
+    reason = "ioctl(2) and quotactl_fd(2) take pointers; each structure here is written out beside its call"
+)]
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use rustix::io::Errno;
+use rustix::ioctl::{self, Getter, NoArg, Opcode, Setter, opcode};
+
+pub(crate) const LO_FLAGS_AUTOCLEAR: u32 = 4;
+pub(crate) const LO_FLAGS_DIRECT_IO: u32 = 16;
+
+const LOOP_SET_CAPACITY: Opcode = 0x4C07;
+const LOOP_GET_STATUS64: Opcode = 0x4C05;
+const LOOP_CONFIGURE: Opcode = 0x4C0A;
+const LOOP_CTL_GET_FREE: Opcode = 0x4C82;
+const EXT4_IOC_RESIZE_FS: Opcode = opcode::write::<u64>(b'f', 16);
+const FS_IOC_FSGETXATTR: Opcode = opcode::read::<FsXattr>(b'X', 31);
+const FS_IOC_FSSETXATTR: Opcode = opcode::write::<FsXattr>(b'X', 32);
+
+/// `struct loop_info64`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct LoopInfo {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    rdevice: u64,
+    offset: u64,
+    size_limit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    pub(crate) flags: u32,
+    pub(crate) file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+impl LoopInfo {
+    pub(crate) fn new(flags: u32, file_name: [u8; 64]) -> LoopInfo {
+        LoopInfo {
+            device: 0,
+            inode: 0,
+            rdevice: 0,
+            offset: 0,
+            size_limit: 0,
+            number: 0,
+            encrypt_type: 0,
+            encrypt_key_size: 0,
+            flags,
+            file_name,
+            crypt_name: [0; 64],
+            encrypt_key: [0; 32],
+            init: [0; 2],
+        }
+    }
+}
+
+/// `struct loop_config`.
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    info: LoopInfo,
+    reserved: [u64; 8],
+}
+
+/// `struct fsxattr`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FsXattr {
+    pub(crate) xflags: u32,
+    extent_size: u32,
+    extents: u32,
+    pub(crate) project_id: u32,
+    cow_extent_size: u32,
+    padding: [u8; 8],
+}
+
+/// `struct if_dqblk`: space limits in KiB, space used in bytes, 0 for no limit.
+#[repr(C)]
+#[derive(Default, Clone, Copy)]
+pub(crate) struct Dqblk {
+    pub(crate) space_hard_kib: u64,
+    pub(crate) space_soft_kib: u64,
+    pub(crate) space_used_bytes: u64,
+    pub(crate) inodes_hard: u64,
+    pub(crate) inodes_soft: u64,
+    pub(crate) inodes_used: u64,
+    pub(crate) space_grace_ends: u64,
+    pub(crate) inodes_grace_ends: u64,
+    pub(crate) valid: u32,
+}
+
+/// `struct if_dqinfo`.
+#[repr(C)]
+#[derive(Default, Clone, Copy)]
+pub(crate) struct Dqinfo {
+    pub(crate) space_grace_s: u64,
+    pub(crate) inodes_grace_s: u64,
+    pub(crate) flags: u32,
+    pub(crate) valid: u32,
+}
+
+/// `struct fs_qfilestatv`.
+#[repr(C)]
+#[derive(Default, Clone, Copy)]
+struct QuotaFileState {
+    inode: u64,
+    blocks: u64,
+    extents: u32,
+    padding: u32,
+}
+
+/// `struct fs_quota_statv`.
+#[repr(C)]
+#[derive(Default, Clone, Copy)]
+struct QuotaState {
+    version: i8,
+    padding1: u8,
+    flags: u16,
+    in_core: u32,
+    files: [QuotaFileState; 3],
+    time_limits: [i32; 3],
+    warn_limits: [u16; 3],
+    padding3: u16,
+    padding4: u32,
+    padding2: [u64; 7],
+}
+
+const _: () = {
+    assert!(size_of::<LoopInfo>() == 232);
+    assert!(size_of::<LoopConfig>() == 304);
+    assert!(size_of::<FsXattr>() == 28);
+    assert!(size_of::<Dqblk>() == 72);
+    assert!(size_of::<Dqinfo>() == 24);
+    assert!(size_of::<QuotaState>() == 160);
+};
+
+pub(crate) const QIF_BLIMITS: u32 = 1;
+pub(crate) const QIF_ILIMITS: u32 = 4;
+pub(crate) const IIF_BGRACE: u32 = 1;
+pub(crate) const IIF_IGRACE: u32 = 2;
+pub(crate) const FS_QUOTA_PDQ_ACCT: u16 = 1 << 4;
+pub(crate) const FS_QUOTA_PDQ_ENFD: u16 = 1 << 5;
+
+const PRJQUOTA: u32 = 2;
+const Q_GETINFO: u32 = 0x80_0005;
+const Q_SETINFO: u32 = 0x80_0006;
+const Q_GETQUOTA: u32 = 0x80_0007;
+const Q_SETQUOTA: u32 = 0x80_0008;
+const Q_XGETQSTATV: u32 = ((b'X' as u32) << 8) + 8;
+const FS_QSTATV_VERSION1: i8 = 1;
+
+/// Takes the number of a loop device that nobody uses yet; another process may take it first.
+pub(crate) fn loop_ctl_get_free(control: impl AsFd) -> Result<u32, Errno> {
+    /// The answer is what the ioctl returns.
+    struct GetFree;
+    // SAFETY: LOOP_CTL_GET_FREE neither reads nor writes memory of ours; its pointer argument is ignored, and null here.
+    unsafe impl ioctl::Ioctl for GetFree {
+        type Output = u32;
+        const IS_MUTATING: bool = false;
+        fn opcode(&self) -> Opcode {
+            LOOP_CTL_GET_FREE
+        }
+        fn as_ptr(&mut self) -> *mut std::ffi::c_void {
+            std::ptr::null_mut()
+        }
+        unsafe fn output_from_ptr(
+            number: ioctl::IoctlOutput,
+            _: *mut std::ffi::c_void,
+        ) -> rustix::io::Result<Self::Output> {
+            u32::try_from(number).map_err(|_| Errno::INVAL)
+        }
+    }
+    // SAFETY: see the implementation above.
+    unsafe { ioctl::ioctl(control, GetFree) }
+}
+
+/// Attaches `backing` to a free loop device in one step (Linux 5.8).
+pub(crate) fn loop_configure(
+    device: impl AsFd,
+    backing: BorrowedFd<'_>,
+    block_size: u32,
+    info: LoopInfo,
+) -> Result<(), Errno> {
+    let fd = backing.as_raw_fd() as u32;
+    let config = LoopConfig { fd, block_size, info, reserved: [0; 8] };
+    // SAFETY: the kernel reads one `struct loop_config`, which LoopConfig is, and keeps no pointer into it.
+    unsafe { ioctl::ioctl(device, Setter::<LOOP_CONFIGURE, LoopConfig>::new(config)) }
+}
+
+/// What a loop device is attached to; `ENXIO` when to nothing.
+pub(crate) fn loop_status(device: impl AsFd) -> Result<LoopInfo, Errno> {
+    // SAFETY: the kernel fills one `struct loop_info64`, which LoopInfo is; every bit pattern of it is valid.
+    unsafe { ioctl::ioctl(device, Getter::<LOOP_GET_STATUS64, LoopInfo>::new()) }
+}
+
+/// Makes a loop device as long as its file is now.
+pub(crate) fn loop_set_capacity(device: impl AsFd) -> Result<(), Errno> {
+    // SAFETY: LOOP_SET_CAPACITY takes no argument.
+    unsafe { ioctl::ioctl(device, NoArg::<LOOP_SET_CAPACITY>::new()) }
+}
+
+/// Grows the mounted ext4 that `directory` lies on to so many of its blocks.
+pub(crate) fn ext4_resize(directory: impl AsFd, blocks: u64) -> Result<(), Errno> {
+    // SAFETY: the kernel reads one u64.
+    unsafe { ioctl::ioctl(directory, Setter::<EXT4_IOC_RESIZE_FS, u64>::new(blocks)) }
+}
+
+/// Project id and extended flags of an inode.
+pub(crate) fn fsxattr(inode: impl AsFd) -> Result<FsXattr, Errno> {
+    // SAFETY: the kernel fills one `struct fsxattr`, which FsXattr is; every bit pattern of it is valid.
+    unsafe { ioctl::ioctl(inode, Getter::<FS_IOC_FSGETXATTR, FsXattr>::new()) }
+}
+
+/// Sets what [`fsxattr`] got.
+pub(crate) fn set_fsxattr(inode: impl AsFd, attributes: FsXattr) -> Result<(), Errno> {
+    // SAFETY: the kernel reads one `struct fsxattr`, which FsXattr is.
+    unsafe { ioctl::ioctl(inode, Setter::<FS_IOC_FSSETXATTR, FsXattr>::new(attributes)) }
+}
+
+/// `FS_QUOTA_*` flags of the file system that `fd` lies on. `ENOSYS` when no quota is on.
+pub(crate) fn quota_flags(fd: BorrowedFd<'_>) -> Result<u16, Errno> {
+    let mut state = QuotaState { version: FS_QSTATV_VERSION1, ..QuotaState::default() };
+    // SAFETY: Q_XGETQSTATV reads the version and fills one `struct fs_quota_statv` of it, which QuotaState is.
+    unsafe { quotactl(fd, Q_XGETQSTATV, 0, &mut state) }?;
+    Ok(state.flags)
+}
+
+/// Usage and limits of a project.
+pub(crate) fn project_quota(fd: BorrowedFd<'_>, project_id: u32) -> Result<Dqblk, Errno> {
+    let mut record = Dqblk::default();
+    // SAFETY: Q_GETQUOTA fills one `struct if_dqblk`, which Dqblk is.
+    unsafe { quotactl(fd, Q_GETQUOTA, project_id, &mut record) }?;
+    Ok(record)
+}
+
+/// Sets what `record.valid` names.
+pub(crate) fn set_project_quota(fd: BorrowedFd<'_>, project_id: u32, mut record: Dqblk) -> Result<(), Errno> {
+    // SAFETY: Q_SETQUOTA reads one `struct if_dqblk`, which Dqblk is.
+    unsafe { quotactl(fd, Q_SETQUOTA, project_id, &mut record) }
+}
+
+/// The grace times of all projects of the file system.
+pub(crate) fn project_info(fd: BorrowedFd<'_>) -> Result<Dqinfo, Errno> {
+    let mut info = Dqinfo::default();
+    // SAFETY: Q_GETINFO fills one `struct if_dqinfo`, which Dqinfo is.
+    unsafe { quotactl(fd, Q_GETINFO, 0, &mut info) }?;
+    Ok(info)
+}
+
+/// Sets what `info.valid` names.
+pub(crate) fn set_project_info(fd: BorrowedFd<'_>, mut info: Dqinfo) -> Result<(), Errno> {
+    // SAFETY: Q_SETINFO reads one `struct if_dqinfo`, which Dqinfo is.
+    unsafe { quotactl(fd, Q_SETINFO, 0, &mut info) }
+}
+
+/// quotactl_fd(2), Linux 5.14: any descriptor on the file system names it, so no block device has to be found by path.
+///
+/// # Safety
+/// `T` must be the structure that `command` reads or fills.
+unsafe fn quotactl<T>(fd: BorrowedFd<'_>, command: u32, id: u32, argument: &mut T) -> Result<(), Errno> {
+    let command = (command << 8) | PRJQUOTA;
+    // SAFETY: the caller vouches for the type behind the pointer, which is live and exclusive for the call.
+    let result =
+        unsafe { libc::syscall(libc::SYS_quotactl_fd, fd.as_raw_fd(), command, id, std::ptr::from_mut(argument)) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL))
+    }
+}
