@@ -11,7 +11,7 @@ use nix::unistd::{Gid, Pid, Uid, setresgid, setresuid};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::channel::{Channel, Message, Trouble};
-use crate::cgroup::{self, CtCgroup};
+use crate::cgroup::{self, CtCgroup, Delegation};
 use crate::error::{Call, Failed};
 use crate::plan::Plan;
 use crate::{container, hooks, idmap, net, rootfs, sys};
@@ -44,7 +44,7 @@ pub(crate) fn launch(plan: &Plan, host: &cgroup::Host, with_network: bool, paylo
     let child = {
         let _time = TimeNamespace::enter(&plan.spec)?;
         let _owner = NamespaceOwner::become_(plan)?;
-        sys::clone3(&sys::Clone { namespaces: namespaces(&plan.spec), cgroup: entry.clone_into() })
+        sys::clone3(&sys::Clone { namespaces: namespaces(&plan.spec), cgroup: Some(entry.cgroup2()) })
             .call(|| "clone3(new namespaces)")?
     };
     let Some(child) = child else {
@@ -81,7 +81,10 @@ impl Launched {
 
 /// Turns an error of the network into what decides the exit code.
 pub(crate) fn network_trouble(e: net::NetError) -> Trouble {
-    if e.is_in_use() { Trouble::AddressInUse(chain(&e)) } else { Trouble::Network(chain(&e)) }
+    match e.reason() {
+        net::NetError::AddressInUse { .. } => Trouble::AddressInUse(chain(&e)),
+        _ => Trouble::Network(chain(&e)),
+    }
 }
 
 /// An error with all its sources, in one line.
@@ -97,14 +100,15 @@ pub(crate) fn chain(e: &dyn std::error::Error) -> String {
 }
 
 fn limits(plan: &Plan, host: &cgroup::Host) -> Result<CtCgroup, Trouble> {
-    let trouble = |e: cgroup::CgroupError| Trouble::Limits(chain(&e));
-    let cgroup = CtCgroup::create(host, &plan.vz.cgroup).map_err(trouble)?;
+    let trouble = |e: cgroup::Error| Trouble::Limits(chain(&e));
+    let cgroup = host.container(&plan.vz.cgroup, plan.ctid);
+    let mut missing = cgroup.create(&Delegation::to(plan.vz.ids.uid, plan.vz.ids.gid)).map_err(trouble)?;
     if let Some(resources) = plan.spec.linux().as_ref().and_then(|l| l.resources().as_ref()) {
-        for unsupported in cgroup.apply(resources).map_err(trouble)? {
-            tracing::warn!("Warning: {unsupported}");
-        }
+        missing.extend(cgroup.apply(resources).map_err(trouble)?);
     }
-    cgroup.delegate(plan.vz.ids.uid, plan.vz.ids.gid).map_err(trouble)?;
+    for unsupported in missing {
+        tracing::warn!("Warning: {unsupported}");
+    }
     Ok(cgroup)
 }
 

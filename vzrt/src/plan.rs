@@ -3,6 +3,7 @@
 //! What OCI has words for is in [`Plan::spec`]; the rest is in [`Plan::vz`].
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
@@ -30,7 +31,7 @@ pub struct Extras {
     pub run_dir: PathBuf,
     /// The lock file of this container, `/vz/lock/101.lck`.
     pub lock_file: PathBuf,
-    /// Its cgroup in every hierarchy, `vz/101`.
+    /// The cgroup that all containers of this node live in, `vz`; each is a child of it named by its number, in every hierarchy.
     pub cgroup: String,
     /// Host ids of the container's ids 0 and up.
     pub ids: IdRange,
@@ -97,7 +98,7 @@ pub enum Disk {
     /// Project quota of the file system under `VE_PRIVATE`.
     Project {
         /// The project id; the CTID.
-        id: u32,
+        id: NonZeroU32,
         /// What it may hold.
         limits: quota::DiskLimits,
     },

@@ -37,8 +37,8 @@ pub enum RootError {
     #[error("{0} is busy")]
     Busy(String),
     /// The image or project quota.
-    #[error("the disk of the private area")]
-    Disk(#[from] quota::Error),
+    #[error("Unable to set up the disk of the private area")]
+    Disk(#[from] DiskError),
     /// A call failed.
     #[error("{what}")]
     Failed {
@@ -48,6 +48,17 @@ pub enum RootError {
         #[source]
         source: Failed,
     },
+}
+
+/// What the disk of a private area met.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// Of an image.
+    #[error(transparent)]
+    Image(#[from] quota::image::Error),
+    /// Of project quota.
+    #[error(transparent)]
+    Project(#[from] quota::project::Error),
 }
 
 trait Doing<T> {
@@ -124,11 +135,12 @@ fn make_mountpoint(path: &Path) -> Result<(), RootError> {
 fn private_area(plan: &RootPlan, shift: BorrowedFd) -> Result<OwnedFd, RootError> {
     let area = match &plan.disk {
         Disk::Image { file } => {
-            let device = quota::image::attach(file)?;
-            quota::image::mount(&device)?
+            let device = quota::image::attach(file).map_err(DiskError::from)?;
+            quota::image::mount(&device).map_err(DiskError::from)?
         }
         Disk::Project { id, limits } => {
-            quota::project::limit(&plan.private, *id, limits)?;
+            let project = quota::project::Project::open(&plan.private, *id).map_err(DiskError::from)?;
+            project.set_limits(&limits.effective()).map_err(DiskError::from)?;
             clone_tree(&plan.private)?
         }
         Disk::Unbounded => clone_tree(&plan.private)?,

@@ -32,7 +32,7 @@ pub struct Journal {
     pub root: RootPlan,
     /// The hooks of unmounting.
     pub hooks: Hooks,
-    /// The cgroup, if the container was being started and not only mounted.
+    /// The parent of its cgroup, if the container was being started and not only mounted.
     pub cgroup: Option<String>,
     /// The network, likewise.
     pub net: Option<NetPlan>,
@@ -53,7 +53,7 @@ pub struct State {
     pub monitor_pid: i32,
     /// When it was started, in seconds since 1970.
     pub started_at_s: u64,
-    /// Its cgroup in every hierarchy.
+    /// The parent of its cgroup in every hierarchy.
     pub cgroup: String,
 }
 
@@ -275,7 +275,7 @@ mod tests {
             init_start_ticks: start_ticks(me).unwrap(),
             monitor_pid: me,
             started_at_s: 0,
-            cgroup: "vz/101".into(),
+            cgroup: "vz".into(),
         };
         run.write_state(&state).unwrap();
         assert!(run.running().unwrap().is_some());

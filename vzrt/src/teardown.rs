@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::cgroup::{self, CtCgroup};
+use crate::cgroup;
 use crate::channel::Trouble;
 use crate::launch::{chain, network_trouble};
 use crate::rootfs::{self, RootError};
@@ -20,7 +20,7 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(30);
 pub enum TeardownError {
     /// Processes, or the cgroup.
     #[error("cannot remove the cgroup of the container")]
-    Cgroup(#[from] cgroup::CgroupError),
+    Cgroup(#[from] cgroup::Error),
     /// A script.
     #[error(transparent)]
     Hook(Trouble),
@@ -40,12 +40,13 @@ pub enum TeardownError {
 /// # Errors
 /// What could not be ended; the journal stays for the next try.
 pub fn end_processes(journal: &Journal, host: &cgroup::Host) -> Result<(), TeardownError> {
-    if let Some(name) = &journal.cgroup
-        && let Some(cgroup) = CtCgroup::open(host, name)?
-    {
-        cgroup.kill()?;
-        cgroup.wait_empty(KILL_TIMEOUT)?;
-        cgroup.remove()?;
+    if let Some(parent) = &journal.cgroup {
+        let cgroup = host.container(parent, journal.ctid);
+        if cgroup.exists() {
+            cgroup.kill()?;
+            cgroup.wait_empty(KILL_TIMEOUT)?;
+        }
+        cgroup.remove(KILL_TIMEOUT)?;
     }
     if let Some(plan) = &journal.net {
         net::down(plan).map_err(|e| TeardownError::Network(network_trouble(e)))?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, pidfd_send_signal};
 
-use crate::cgroup::{self};
+use crate::cgroup;
 use crate::channel::Trouble;
 use crate::error::Failed;
 use crate::hooks::{self, wait_for};

@@ -17,7 +17,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use crate::error::{Call, Failed};
 use crate::guest;
 use crate::plan::Plan;
-use crate::{rootfs, sys};
+use crate::{rootfs, seccomp, sys};
 
 pub(crate) use dev::open_pty;
 
@@ -84,18 +84,17 @@ fn settle(plan: &Plan) -> Result<(), Failed> {
 
 /// Puts on what every process that runs inside must wear: limits, capabilities, the system call filter. The last step before execve.
 ///
-/// The order matters: the bounding set can be cut only while CAP_SETPCAP is effective, and the filter may forbid what the rest needs.
+/// The order matters: taking a filter without giving up set-user-id programs needs CAP_SYS_ADMIN, which the plan may take away, and cutting
+/// the bounding set needs CAP_SETPCAP.
 pub(crate) fn confine(spec: &Spec) -> Result<(), Failed> {
     let process = spec.process().as_ref();
-    if let Some(p) = process {
-        limits(p)?;
-        capabilities(p)?;
-    }
+    process.map_or(Ok(()), limits)?;
     if let Some(filter) = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) {
-        let program = crate::seccomp::compile(filter).map_err(|e| Failed::new("seccomp filter", e.to_string()))?;
-        crate::seccomp::load(&program).call(|| "seccomp(SECCOMP_SET_MODE_FILTER)")?;
+        let why = |e: &dyn std::error::Error| Failed::new("seccomp(SECCOMP_SET_MODE_FILTER)", crate::launch::chain(e));
+        let program = seccomp::Program::compile(filter, seccomp::Machine::NATIVE).map_err(|e| why(&e))?;
+        seccomp::load(&program).map_err(|e| why(&e))?;
     }
-    Ok(())
+    process.map_or(Ok(()), capabilities)
 }
 
 /// Resource limits of the plan, not of whoever called us. Raising a hard limit takes CAP_SYS_RESOURCE of the *host*, which is gone by now and

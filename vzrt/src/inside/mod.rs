@@ -116,7 +116,7 @@ impl<'a> Inside<'a> {
         })?;
         drop(theirs);
         match ours.receive()? {
-            Some((Message::Ready, Some(master))) => terminal::attend(&master, &child.pidfd)?,
+            Some((Message::Ready, Some(master))) => terminal::attend(&master, &child.pidfd).map(drop)?,
             Some((Message::Failed(trouble), _)) => {
                 end_of(&child)?;
                 return Err(trouble.into());
@@ -210,7 +210,7 @@ impl<'a> Inside<'a> {
         work: impl FnOnce(Option<&Channel>) -> Result<std::convert::Infallible, Trouble>,
     ) -> Result<sys::Cloned, InsideError> {
         nix::sys::prctl::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
-        let entry = self.host.container_at(&self.running.state.cgroup).exec_entry().map_err(|e| Trouble::Limits(chain(&e)))?;
+        let entry = self.host.container(&self.running.state.cgroup, self.running.state.ctid).exec_entry().map_err(|e| Trouble::Limits(chain(&e)))?;
         let outside = std::fs::File::open("/proc/self/ns/pid").call(|| "open(/proc/self/ns/pid)")?;
         // A process id namespace is joined by the children of who sets it, not by itself.
         setns(&self.running.init, CloneFlags::CLONE_NEWPID).call(|| "setns(the container's pid namespace)")?;

@@ -62,19 +62,25 @@ impl Pipes {
         let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
         let mut ended = false;
         while !(ended && output.is_none() && error.is_none()) {
-            let mut fds = vec![PollFd::new(&signals.0, PollFlags::IN)];
-            let mut index = [None; 4];
-            let mut watch = |slot: usize, fd: Option<BorrowedFd>, flags| {
-                if let Some(fd) = fd {
-                    index[slot] = Some(fds.len());
-                    fds.push(PollFd::from_borrowed_fd(fd, flags));
-                }
+            let (mut watched, mut fds) = (Vec::new(), Vec::new());
+            let mut watch = |what: Event, fd| {
+                watched.push(what);
+                fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
             };
-            // Standard input is read only while the program can take it: a line typed ahead is not lost to a program that never reads.
-            watch(0, input.as_ref().map(|_| stdin.as_fd()), PollFlags::IN);
-            watch(1, output.as_ref().map(AsFd::as_fd), PollFlags::IN);
-            watch(2, error.as_ref().map(AsFd::as_fd), PollFlags::IN);
-            watch(3, (!ended).then(|| program.as_fd()), PollFlags::IN);
+            watch(Event::Signal, signals.0.as_fd());
+            // Read only while the program can take it: what is typed ahead is not lost to a program that has gone.
+            if input.is_some() {
+                watch(Event::Input, stdin.as_fd());
+            }
+            if let Some(fd) = &output {
+                watch(Event::Output, fd.as_fd());
+            }
+            if let Some(fd) = &error {
+                watch(Event::Error, fd.as_fd());
+            }
+            if !ended {
+                watch(Event::Ended, program.as_fd());
+            }
             // After the end only what is in the pipes already is fetched.
             let patience = ended.then_some(Timespec { tv_sec: 0, tv_nsec: 0 });
             match poll(&mut fds, patience.as_ref()) {
@@ -83,27 +89,38 @@ impl Pipes {
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(e) => return Err(e).call(|| "poll()"),
             }
-            let ready = |slot: usize| index[slot].is_some_and(|i: usize| !fds[i].revents().is_empty());
-            let (have_in, have_out, have_err, end) = (ready(0), ready(1), ready(2), ready(3));
-            if !fds[0].revents().is_empty() {
-                signals.pass_on(program);
-            }
-            if have_in && (ended || !feed(stdin.as_fd(), input.as_ref())) {
-                input = None;
-            }
-            if have_out && !drain(output.as_ref(), &mut stdout.lock()) {
-                output = None;
-            }
-            if have_err && !drain(error.as_ref(), &mut stderr.lock()) {
-                error = None;
-            }
-            ended |= end;
-            if ended {
-                input = None;
+            let ready: Vec<Event> =
+                watched.into_iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty()).map(|(what, _)| what).collect();
+            drop(fds);
+            for event in ready {
+                let open = match event {
+                    Event::Signal => signals.pass_on(program),
+                    Event::Input => feed(stdin.as_fd(), input.as_ref()),
+                    Event::Output => drain(output.as_ref(), &mut stdout.lock()),
+                    Event::Error => drain(error.as_ref(), &mut stderr.lock()),
+                    Event::Ended => false,
+                };
+                match event {
+                    Event::Input if !open => input = None,
+                    Event::Output if !open => output = None,
+                    Event::Error if !open => error = None,
+                    Event::Ended => (ended, input) = (true, None),
+                    _ => {}
+                }
             }
         }
         Ok(())
     }
+}
+
+/// What poll said there is.
+#[derive(Clone, Copy)]
+enum Event {
+    Signal,
+    Input,
+    Output,
+    Error,
+    Ended,
 }
 
 /// Copies once from ours to the pipe; false at the end of either.
@@ -116,7 +133,7 @@ fn feed(from: BorrowedFd, to: Option<&OwnedFd>) -> bool {
 /// Copies once from the pipe to ours; false at the end of either.
 fn drain(from: Option<&OwnedFd>, to: &mut impl Write) -> bool {
     let mut buffer = [0u8; 16384];
-    let (Some(from), Ok(n)) = (from, rustix::io::read(from, &mut buffer)) else { return false };
+    let Some(Ok(n)) = from.map(|fd| rustix::io::read(fd, &mut buffer)) else { return false };
     n > 0 && to.write_all(&buffer[..n]).and_then(|()| to.flush()).is_ok()
 }
 
@@ -132,10 +149,10 @@ pub(super) fn write_all(to: BorrowedFd, mut bytes: &[u8]) -> bool {
 }
 
 /// The signals that end a command, taken as data: they are for the program inside.
-pub(super) struct Signals(pub(super) SignalFd);
+struct Signals(SignalFd);
 
 impl Signals {
-    pub(super) fn block() -> Result<Self, Failed> {
+    fn block() -> Result<Self, Failed> {
         let mut set = SigSet::empty();
         for s in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
             set.add(s);
@@ -144,7 +161,8 @@ impl Signals {
         SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map(Self).call(|| "signalfd()")
     }
 
-    pub(super) fn pass_on(&self, program: &OwnedFd) {
+    /// Always true: there may be more.
+    fn pass_on(&self, program: &OwnedFd) -> bool {
         while let Ok(Some(info)) = self.0.read_signal() {
             let signal = i32::try_from(info.ssi_signo).ok().and_then(rustix::process::Signal::from_named_raw);
             if let Some(signal) = signal {
@@ -152,5 +170,6 @@ impl Signals {
                 let _ = rustix::process::pidfd_send_signal(program, signal);
             }
         }
+        true
     }
 }

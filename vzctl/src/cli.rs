@@ -1,0 +1,189 @@
+//! The command line of `vzctl`, from one definition: parsing, help, man page and completions all come from [`definition`].
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use crate::config::params;
+use crate::logging::Talk;
+use crate::{Exit, Failure};
+
+/// What was asked for, in words only: nothing has been looked at.
+#[derive(Debug)]
+pub struct Request {
+    /// How much to say.
+    pub talk: Talk,
+    /// Work without the container's lock: the caller holds it.
+    pub skip_lock: bool,
+    /// How long to wait for it.
+    pub wait_lock: Duration,
+    /// `--config-dir`.
+    pub config_dir: Option<PathBuf>,
+    /// `--json`, for the commands that print tables.
+    pub json: bool,
+    /// The command.
+    pub verb: String,
+    /// Its container: a number or a name. Empty for the commands that have none.
+    pub who: String,
+    /// The command's own options.
+    pub matches: ArgMatches,
+}
+
+/// First line of `--help` and the whole of `--version`: scripts look for it.
+pub const VERSION: &str = concat!("vzctl version ", env!("CARGO_PKG_VERSION"));
+
+/// Parses a command line.
+///
+/// # Errors
+/// With the exit code of the reference: 20 for what is not understood, 21 for a container that is missing. Help and version come back as
+/// a failure with code 0 after they have been printed.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, Failure> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let matches = definition().try_get_matches_from(&args).map_err(|e| refuse(&e))?;
+    let Some((verb, sub)) = matches.subcommand() else {
+        return Err(Failure::new(Exit::InvalidSyntax, definition().render_help().to_string()));
+    };
+    let talk = match (sub.get_flag("quiet"), sub.get_count("verbose")) {
+        (true, _) => Talk::Quiet,
+        (_, 0) => Talk::Normal,
+        _ => Talk::Verbose,
+    };
+    let who = match sub.try_get_one::<String>("ctid") {
+        Ok(Some(who)) => who.clone(),
+        Ok(None) => return Err(Failure::new(Exit::InvalidValue, "CT ID missing")),
+        Err(_) => String::new(),
+    };
+    Ok(Request {
+        talk,
+        skip_lock: sub.get_flag("skiplock"),
+        wait_lock: Duration::from_secs(sub.get_one::<u64>("wait-lock").copied().unwrap_or(0)),
+        config_dir: sub.get_one::<PathBuf>("config-dir").cloned(),
+        json: sub.try_get_one::<bool>("json").ok().flatten().copied().unwrap_or(false),
+        verb: verb.to_owned(),
+        who,
+        matches: sub.clone(),
+    })
+}
+
+fn refuse(error: &clap::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _ = error.print();
+            Failure::new(Exit::Success, "")
+        }
+        ErrorKind::InvalidSubcommand => {
+            let word = error.get(clap::error::ContextKind::InvalidSubcommand).map(ToString::to_string).unwrap_or_default();
+            Failure::new(Exit::InvalidSyntax, format!("Bad command: {word}")).hint("See `vzctl --help` for the commands there are.")
+        }
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            Failure::new(Exit::InvalidSyntax, definition().render_help().to_string())
+        }
+        _ => {
+            let text = error.render().to_string();
+            let mut lines = text.lines().map(|l| l.trim_start_matches("error: ")).filter(|l| !l.is_empty());
+            let what = lines.next().unwrap_or("the command line is not understood").to_owned();
+            let failure = Failure::new(Exit::InvalidSyntax, what);
+            match lines.find(|l| l.trim_start().starts_with("tip:")) {
+                Some(tip) => failure.hint(tip.trim().to_owned()),
+                None => failure,
+            }
+        }
+    }
+}
+
+/// The whole command line.
+#[must_use]
+pub fn definition() -> Command {
+    Command::new("vzctl")
+        .about("Manages containers: small servers that share one kernel")
+        .before_help(VERSION)
+        .version(env!("CARGO_PKG_VERSION"))
+        .disable_help_subcommand(true)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .max_term_width(120)
+        .args(everywhere())
+        .subcommands(verbs())
+}
+
+fn everywhere() -> [Arg; 5] {
+    [
+        flag("quiet", "Print no messages; the log file still has them").global(true),
+        Arg::new("verbose").long("verbose").action(ArgAction::Count).global(true).help("Say more; may be repeated"),
+        flag("skiplock", "Do not take the container's lock").global(true),
+        Arg::new("wait-lock")
+            .long("wait-lock")
+            .value_name("SEC")
+            .value_parser(value_parser!(u64).range(0..=86_400))
+            .global(true)
+            .help("Wait this long for another command on the same container to finish"),
+        Arg::new("config-dir")
+            .long("config-dir")
+            .value_name("DIR")
+            .value_parser(value_parser!(PathBuf))
+            .global(true)
+            .help("Where vz.conf is [default: /etc/vz, or VZ_CONFDIR]"),
+    ]
+}
+
+fn verbs() -> Vec<Command> {
+    vec![
+        params::create_arguments(of_container("create", "Make a new container's configuration and private area")),
+        of_container("destroy", "Remove a container with all its files").visible_alias("delete"),
+        of_container("mount", "Mount a container's root, without starting it"),
+        of_container("umount", "Unmount it"),
+        with_start_options(of_container("start", "Start a container"))
+            .arg(flag("dry-run", "Print what would be done, and do nothing"))
+            .arg(flag("json", "With --dry-run: the plan as JSON")),
+        with_stop_options(of_container("stop", "Stop a container")),
+        with_start_options(with_stop_options(of_container("restart", "Stop a container if it runs, and start it"))),
+        of_container("status", "Print what a container is doing").arg(flag("json", "As JSON")),
+        params::set_arguments(of_container("set", "Change a container's parameters, while it runs or for its next start")),
+        of_container("enter", "A root shell in a container").arg(words("exec", "COMMAND").long("exec").required(false).help("Run this instead")),
+        of_container("exec", "Run a command line by the shell in a container; ends with 8 if it failed").arg(words("command", "COMMAND")),
+        of_container("exec2", "The same, ending with the command's own status").arg(words("command", "COMMAND")),
+        of_container("exec3", "Run a program with its arguments in a container, by no shell").arg(words("command", "COMMAND")),
+        of_container("runscript", "Run a script of the host in a container, started or not")
+            .arg(Arg::new("script").value_name("SCRIPT").required(true).value_parser(value_parser!(PathBuf))),
+        Command::new("check")
+            .about("Print what this host can do for containers, and what each missing thing costs")
+            .arg(flag("json", "As JSON")),
+    ]
+}
+
+fn of_container(name: &'static str, about: &'static str) -> Command {
+    Command::new(name).about(about).arg(Arg::new("ctid").value_name("CTID|NAME").help("Number or name of the container"))
+}
+
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+/// Everything that follows, options of the program inside included.
+fn words(id: &'static str, value: &'static str) -> Arg {
+    Arg::new(id).value_name(value).num_args(1..).trailing_var_arg(true).allow_hyphen_values(true).required(true)
+}
+
+fn with_start_options(command: Command) -> Command {
+    command.args([
+        flag("wait", "Wait until the container has started all it starts by itself"),
+        flag("force", "Start it even if it is disabled"),
+        flag("skip-fsck", "Do not check the file system of an image"),
+        flag("skip-remount", "Keep the root as it is mounted"),
+    ])
+}
+
+fn with_stop_options(command: Command) -> Command {
+    command.args([
+        flag("fast", "Kill it at once"),
+        flag("skip-umount", "Leave its root mounted"),
+        Arg::new("stop-timeout")
+            .long("stop-timeout")
+            .value_name("SEC")
+            .value_parser(value_parser!(u64).range(0..=86_400))
+            .help("How long it may take to halt by itself before it is killed [default: 120]"),
+    ])
+}

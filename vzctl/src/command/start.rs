@@ -1,0 +1,130 @@
+//! `vzctl start` and `vzctl restart`.
+
+use std::io::Write;
+
+use vzrt::{Condition, Plan, Step};
+
+use super::{Context, failed, stop};
+use crate::config::container::Container;
+use crate::failure::Outcome;
+use crate::{Exit, Failure, decide};
+
+pub(super) fn run(context: &Context) -> Outcome {
+    let container = context.container()?;
+    if flag(context, "dry-run") {
+        return dry_run(context, &container);
+    }
+    let _lock = context.lock("starting")?;
+    let host = context.cgroups()?;
+    match vzrt::settle(&context.run_dir(), &host).map_err(|e| failed(&e))? {
+        Condition::Running(_) => Err(Failure::new(Exit::Running, "Container is already running")),
+        Condition::Mounted(journal) => {
+            // As the original: what was mounted before may have been mounted with other settings.
+            if !flag(context, "skip-remount") {
+                vzrt::unmount(&context.run_dir(), &journal).map_err(|e| failed(&e))?;
+            }
+            start(context, container, &host)
+        }
+        Condition::Stopped => start(context, container, &host),
+    }
+}
+
+pub(super) fn restart(context: &Context) -> Outcome {
+    let container = context.container()?;
+    let _lock = context.lock("restarting")?;
+    let host = context.cgroups()?;
+    tracing::info!("Restarting container");
+    restart_locked(context, container, &host)
+}
+
+/// Stops the container if it runs, and starts it.
+pub(super) fn restart_locked(context: &Context, container: Container, host: &vzrt::cgroup::Host) -> Outcome {
+    match vzrt::settle(&context.run_dir(), host).map_err(|e| failed(&e))? {
+        Condition::Running(running) => stop::stop(context, &container, *running, host)?,
+        Condition::Mounted(journal) => vzrt::unmount(&context.run_dir(), &journal).map_err(|e| failed(&e))?,
+        Condition::Stopped => {}
+    }
+    start(context, container, host)
+}
+
+fn start(context: &Context, mut container: Container, host: &vzrt::cgroup::Host) -> Outcome {
+    if container.disabled && !flag(context, "force") {
+        return Err(Failure::new(Exit::Disabled, "Container start disabled")
+            .hint(format!("`vzctl set {} --disabled no --save` enables it; `vzctl start --force` starts it once.", context.ctid)));
+    }
+    let dump = context.node.dump_file(context.ctid);
+    if dump.exists() {
+        tracing::warn!("Dump file {} exists, and restoring is not possible yet: starting afresh", dump.display());
+    }
+    decide::ensure_ids(&context.node, &mut container)?;
+    let plan = decide::plan(&context.node, &container)?;
+    let host_net = decide::host_net(&context.node);
+    tracing::info!("Starting container...");
+    vzrt::start(&plan, host, &host_net, &mut |step| match step {
+        Step::Mounted => tracing::info!("Container is mounted"),
+        Step::Started => tell_settings(&plan, &container),
+    })
+    .map_err(|e| failed(&e))?;
+    if flag(context, "wait") {
+        tracing::info!("Container start in progress, waiting ...");
+        wait_until_up(context)?;
+        tracing::info!("Container started successfully");
+    } else {
+        tracing::info!("Container start in progress...");
+    }
+    Ok(Exit::Success)
+}
+
+/// The lines the original printed while it set what is set.
+fn tell_settings(plan: &Plan, container: &Container) {
+    if !plan.vz.net.addresses.is_empty() {
+        let list: Vec<String> = plan.vz.net.addresses.iter().map(ToString::to_string).collect();
+        tracing::info!("Adding IP address(es): {}", list.join(" "));
+    }
+    if let Some(limit) = container.cpulimit.filter(|l| *l > 0) {
+        tracing::info!("Setting CPU limit: {limit}");
+    }
+    if let Some(units) = container.cpuunits {
+        tracing::info!("Setting CPU units: {units}");
+    }
+    if let Some(cpus) = container.cpus {
+        tracing::info!("Setting CPUs: {cpus}");
+    }
+}
+
+/// Waits for the container's own word that it is up: systemd's, where that is its init; elsewhere init itself running is all there is to
+/// know.
+fn wait_until_up(context: &Context) -> Result<(), Failure> {
+    let failed = |why: String| Failure::new(Exit::StartWait, "Container wait failed").why(why);
+    let run = context.run_dir();
+    let host = context.cgroups()?;
+    let (Some(running), Some(plan)) = (
+        run.running().map_err(|e| failed(e.one_line()))?,
+        run.plan().map_err(|e| failed(e.one_line()))?,
+    ) else {
+        return Err(failed("it has stopped already".into()));
+    };
+    // `--wait` answers when the boot is over, degraded or not; on other inits there is no systemctl and nothing to wait for.
+    let line = "command -v systemctl >/dev/null 2>&1 || exit 0; systemctl is-system-running --wait >/dev/null; exit 0";
+    let inside = vzrt::Inside::new(&running, &plan, &host);
+    match inside.exec(&vzrt::Program::Line(line.into())) {
+        Ok(vzrt::End::Exited(0)) => Ok(()),
+        Ok(end) => Err(failed(format!("{end:?}"))),
+        Err(e) => Err(failed(crate::failure::chain(&e))),
+    }
+}
+
+fn dry_run(context: &Context, container: &Container) -> Outcome {
+    let plan = decide::plan(&context.node, container)?;
+    let text = if context.request.json {
+        serde_json::to_string_pretty(&plan).map_err(|e| Failure::from_error(Exit::System, &e))?
+    } else {
+        decide::describe(&plan)
+    };
+    writeln!(std::io::stdout(), "{text}").map_err(|e| Failure::from_error(Exit::System, &e))?;
+    Ok(Exit::Success)
+}
+
+fn flag(context: &Context, name: &str) -> bool {
+    context.request.matches.try_get_one::<bool>(name).ok().flatten().copied().unwrap_or(false)
+}

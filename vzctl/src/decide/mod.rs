@@ -1,0 +1,227 @@
+//! From a configuration and what this host is to a plan. Nothing here changes anything: the plan is a value that `start --dry-run` prints.
+
+mod resources;
+mod root;
+mod spec;
+
+use std::net::IpAddr;
+
+use vzrt::cgroup;
+use vzrt::guest;
+use vzrt::net::{HostNet, NeighbourDevs, NetPlan};
+use vzrt::plan::{Extras, GuestPlan, Hooks, IdRange};
+use vzrt::{Ctid, Plan};
+
+pub use resources::resources;
+pub use root::{image_file, is_bounded_by_image, root};
+
+use crate::config::container::Container;
+use crate::config::dist::{self, Dist, HostnameStyle};
+use crate::config::global::NeighbourDevices;
+use crate::config::hooks::{Moment, scripts};
+use crate::config::values::{Dns, SearchDomains};
+use crate::config::{Node, idrange};
+use crate::{Exit, Failure};
+
+/// Where init is looked for, in vzctl 4's order.
+const INIT: [&str; 3] = ["/sbin/init", "/etc/init", "/bin/init"];
+
+/// The plan of a container as it is configured now.
+///
+/// # Errors
+/// The configuration asks for something no plan can be made of.
+pub fn plan(node: &Node, container: &Container) -> Result<Plan, Failure> {
+    let ctid = container.ctid;
+    let ids = ids(container)?;
+    let spec = spec::spec(node, container, ids)?;
+    let dev_nodes = spec::BASE_NODES.iter().map(|n| (*n).to_owned());
+    let granted = container.settings.devnodes.iter().filter(|d| !d.access.is_none()).map(|d| d.name.clone());
+    let vz = Extras {
+        run_dir: node.run_dir(ctid),
+        lock_file: node.lock_file(ctid),
+        cgroup: node.global.cgroup.clone(),
+        ids,
+        root: root(node, container, ids)?,
+        net: net_plan(node, container)?,
+        hooks: hooks(node, ctid)?,
+        guest: guest_plan(node, container)?,
+        dev_nodes: dev_nodes.chain(granted).collect(),
+        init: INIT.map(str::to_owned).to_vec(),
+        restart_argv: restart_argv(node, ctid)?,
+    };
+    Ok(Plan { ctid, spec, vz })
+}
+
+/// Gives a container without an id range one of its own, and saves it: a configuration from an OpenVZ host has none.
+///
+/// # Errors
+/// No range is free, or the configuration can't be saved.
+pub fn ensure_ids(node: &Node, container: &mut Container) -> Result<(), Failure> {
+    if container.settings.local_uid.is_some() && container.settings.local_gid.is_some() {
+        return Ok(());
+    }
+    let allocation = idrange::allocate(node).map_err(|e| Failure::from_error(e.exit(), &e))?;
+    container.set_ids(allocation.bases).map_err(|e| Failure::from_error(e.exit(), &e))?;
+    container.save(node).map_err(|e| Failure::from_error(e.exit(), &e))
+}
+
+fn ids(container: &Container) -> Result<IdRange, Failure> {
+    match (container.settings.local_uid, container.settings.local_gid) {
+        (Some(uid), Some(gid)) => Ok(IdRange { uid, gid, count: idrange::WIDTH }),
+        // Only a plan that is printed gets here; `start` and `mount` give a range first.
+        _ => Ok(IdRange { uid: 0x7fff_0000 - idrange::WIDTH, gid: 0x7fff_0000 - idrange::WIDTH, count: idrange::WIDTH }),
+    }
+}
+
+/// The host's part of the network of its containers.
+#[must_use]
+pub fn host_net(node: &Node) -> HostNet {
+    HostNet {
+        prefix: node.global.interface_prefix.clone(),
+        table: node.global.interface_prefix.clone(),
+        masquerade: node.global.masquerade,
+        ipv6: node.global.ipv6,
+        ..HostNet::default()
+    }
+}
+
+/// The container's network.
+///
+/// # Errors
+/// An address that no container can have.
+pub fn net_plan(node: &Node, container: &Container) -> Result<NetPlan, Failure> {
+    let host = host_net(node);
+    let own = vzrt::net::host_addresses().map_err(|e| Failure::because(Exit::AddAddress, "Unable to list the addresses of this host", &e))?;
+    for address in &container.settings.addresses {
+        vzrt::net::check_address(*address, &own)
+            .map_err(|e| Failure::because(Exit::BadAddress, format!("Invalid IP address {address}"), &e))?;
+    }
+    let wanted = container.settings.addresses.iter().filter(|a| node.global.ipv6 || a.ip.is_ipv4()).copied().collect();
+    let global = &node.global;
+    Ok(NetPlan {
+        route_source_dev: global.route_source_device.clone(),
+        neighbour_devs: match &global.neighbour_devices {
+            NeighbourDevices::All => NeighbourDevs::All,
+            NeighbourDevices::Detect => NeighbourDevs::Detect,
+            NeighbourDevices::List(list) => NeighbourDevs::List(list.clone()),
+        },
+        arp_detect: !global.skip_arpdetect,
+        error_on_arpfail: global.error_on_arpfail,
+        ..NetPlan::new(&host, container.ctid, wanted)
+    })
+}
+
+fn hooks(node: &Node, ctid: Ctid) -> Result<Hooks, Failure> {
+    let at = |moment| scripts(node, ctid, moment).map_err(|e| Failure::from_error(e.exit(), &e));
+    Ok(Hooks {
+        premount: at(Moment::PreMount)?,
+        mount: at(Moment::Mount)?,
+        start: at(Moment::Start)?.into_iter().next(),
+        stop: at(Moment::Stop)?.into_iter().next(),
+        umount: at(Moment::Umount)?,
+        postumount: at(Moment::PostUmount)?,
+        env: vec![
+            ("VEID".into(), ctid.to_string()),
+            ("VE_CONFFILE".into(), node.container_conf(ctid).display().to_string()),
+        ],
+    })
+}
+
+/// The container's dist configuration, and what to warn of about it.
+///
+/// # Errors
+/// There is none, not even a default.
+pub fn dist_of(node: &Node, container: &Container) -> Result<Dist, Failure> {
+    let choice = dist::choose(&node.dists_dir(), container.settings.ostemplate.as_deref(), |p| p.exists());
+    if let Some(warning) = choice.warning {
+        tracing::debug!("Warning: {warning}");
+    }
+    Dist::load(&choice.path).map_err(|e| Failure::from_error(e.exit(), &e))
+}
+
+fn guest_plan(node: &Node, container: &Container) -> Result<GuestPlan, Failure> {
+    let settings = &container.settings;
+    let hostname = settings.hostname.clone();
+    let (nameservers, search) = dns(node, container)?;
+    Ok(GuestPlan { hostname, hostname_style: style(dist_of(node, container)?.hostname), nameservers, search })
+}
+
+/// Name servers and search domains of a container: its own, or the node's default, with `inherit` looked up on the host.
+///
+/// # Errors
+/// The host's own can't be read.
+pub fn dns(node: &Node, container: &Container) -> Result<(Vec<IpAddr>, Vec<String>), Failure> {
+    let settings = &container.settings;
+    let servers = settings.nameserver.as_ref().or(node.global.nameserver.as_ref());
+    let search = settings.searchdomain.as_ref().or(node.global.searchdomain.as_ref());
+    let inherits = matches!(servers, Some(Dns::Inherit)) || matches!(search, Some(SearchDomains::Inherit));
+    let host = if inherits {
+        guest::host_resolv().map_err(|e| Failure::because(Exit::Nameserver, "Unable to read the name servers of this host", &e))?
+    } else {
+        guest::Resolv::default()
+    };
+    Ok((
+        match servers {
+            Some(Dns::Inherit) => host.nameservers,
+            Some(Dns::Servers(list)) => list.clone(),
+            None => Vec::new(),
+        },
+        match search {
+            Some(SearchDomains::Inherit) => host.search,
+            Some(SearchDomains::Names(list)) => list.clone(),
+            None => Vec::new(),
+        },
+    ))
+}
+
+/// The runtime's word for where a distribution keeps its host name.
+#[must_use]
+pub fn style(style: HostnameStyle) -> guest::HostnameStyle {
+    match style {
+        HostnameStyle::EtcHostname => guest::HostnameStyle::EtcHostname,
+        HostnameStyle::EtcHostnameUpper => guest::HostnameStyle::EtcHostnameUpper,
+        HostnameStyle::SysconfigNetwork => guest::HostnameStyle::SysconfigNetwork,
+        HostnameStyle::ConfdHostname => guest::HostnameStyle::ConfdHostname,
+        HostnameStyle::RcConf => guest::HostnameStyle::RcConf,
+    }
+}
+
+/// The command line that starts this container again, for its monitor: this very program, whatever it is called.
+fn restart_argv(node: &Node, ctid: Ctid) -> Result<Vec<String>, Failure> {
+    let program = std::env::current_exe().map_err(|e| Failure::from_error(Exit::System, &e))?;
+    let args = [
+        program.display().to_string().trim_end_matches(" (deleted)").to_owned(),
+        "--quiet".into(),
+        "--config-dir".into(),
+        node.config_dir().display().to_string(),
+        "--wait-lock".into(),
+        "60".into(),
+        "start".into(),
+        ctid.to_string(),
+    ];
+    Ok(args.to_vec())
+}
+
+/// A plan for a person to read.
+#[must_use]
+pub fn describe(plan: &Plan) -> String {
+    let root = &plan.vz.root;
+    let mut lines = vec![
+        format!("container {}", plan.ctid),
+        format!("  root       {} ({})", root.mountpoint.display(), root::describe(root)),
+        format!("  ids        0..{} are {} and up on the host", plan.vz.ids.count, plan.vz.ids.uid),
+        format!("  cgroup     {}/{}", plan.vz.cgroup, plan.ctid),
+    ];
+    let addresses: Vec<String> = plan.vz.net.addresses.iter().map(ToString::to_string).collect();
+    lines.push(format!("  network    {} -> venet0: {}", plan.vz.net.host_ifname, if addresses.is_empty() { "no address".into() } else { addresses.join(" ") }));
+    lines.push(format!("  devices    {}", plan.vz.dev_nodes.join(" ")));
+    lines.push(format!("  init       {}", plan.vz.init.join(" or ")));
+    lines.push("All of it: vzctl start --dry-run --json".into());
+    lines.join("\n")
+}
+
+/// The cgroup of a container, for who only wants to read it.
+#[must_use]
+pub fn cgroup_of(node: &Node, host: &cgroup::Host, ctid: Ctid) -> cgroup::CtCgroup {
+    host.container(&node.global.cgroup, ctid)
+}

@@ -1,0 +1,153 @@
+//! Limits of a configuration in OCI's words.
+
+use std::path::Path;
+
+use oci_spec::runtime::{
+    LinuxBlockIo, LinuxBlockIoBuilder, LinuxCpu, LinuxCpuBuilder, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory,
+    LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, LinuxThrottleDevice, LinuxThrottleDeviceBuilder,
+};
+use beancounters::{Resource, vswap};
+use vzrt::cgroup::{self, weights};
+
+use crate::config::settings::Settings;
+use crate::config::values::Mask;
+use crate::{Exit, Failure};
+
+/// The cgroup limits that these settings ask for. `private` is on the disk whose I/O is limited.
+///
+/// # Errors
+/// Settings that contradict each other, or a device that is not there.
+pub fn resources(settings: &Settings, private: &Path) -> Result<LinuxResources, Failure> {
+    let bad = |e: oci_spec::OciSpecError| Failure::from_error(Exit::InvalidValue, &e);
+    let mut builder = LinuxResourcesBuilder::default().cpu(cpu(settings)?).devices(devices(settings)?);
+    if let Some(memory) = memory(settings)? {
+        builder = builder.memory(memory);
+    }
+    let numproc = settings.bounds.get(Resource::Numproc).and_then(|b| b.limit().finite());
+    let pids = LinuxPidsBuilder::default().limit(numproc.map_or(-1, saturate)).build().map_err(bad)?;
+    builder = builder.pids(pids);
+    if let Some(io) = block_io(settings, private)? {
+        builder = builder.block_io(io);
+    }
+    builder.build().map_err(bad)
+}
+
+fn saturate(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// RAM is physpages.limit; swap is swappages.limit, and OCI's swap is the sum of both. The barriers of these two mean nothing (always 0).
+fn memory(settings: &Settings) -> Result<Option<LinuxMemory>, Failure> {
+    let bytes = |r: Resource| settings.bounds.get(r).and_then(|b| b.limit().in_bytes().finite());
+    let ram = bytes(Resource::Physpages);
+    if vswap::is_vswap(&settings.bounds) && settings.bounds.get(Resource::Swappages).is_none() {
+        return Err(Failure::new(Exit::NotEnoughBeancounters, "Error: required UB parameter (swap) not set")
+            .hint("Set it together with --ram: --swap 0 for none."));
+    }
+    let swap = bytes(Resource::Swappages);
+    let total = match (ram, swap) {
+        (Some(ram), Some(swap)) => Some(saturate(ram.saturating_add(swap))),
+        _ => None,
+    };
+    let memory = LinuxMemoryBuilder::default().limit(ram.map_or(-1, saturate)).swap(total.unwrap_or(-1)).build();
+    memory.map(Some).map_err(|e| Failure::from_error(Exit::InvalidValue, &e))
+}
+
+fn cpu(settings: &Settings) -> Result<LinuxCpu, Failure> {
+    let units = settings.cpuunits.or(settings.cpuweight).unwrap_or(DEFAULT_CPUUNITS);
+    let percent = u32::try_from(settings.cpulimit_percent.unwrap_or(0)).unwrap_or(u32::MAX);
+    let cpus = u32::try_from(settings.cpus.unwrap_or(0)).unwrap_or(u32::MAX);
+    let quota_us = weights::cpu_quota_usec(percent, cpus).map_or(-1, saturate);
+    let mut builder =
+        LinuxCpuBuilder::default().shares(weights::cpuunits_to_shares(units)).quota(quota_us).period(weights::PERIOD_USEC);
+    if let Some(mask @ Mask::Only(_)) = &settings.cpumask {
+        builder = builder.cpus(mask.to_string());
+    }
+    if let Some(mask @ Mask::Only(_)) = &settings.nodemask {
+        builder = builder.mems(mask.to_string());
+    }
+    builder.build().map_err(|e| Failure::from_error(Exit::SetCpu, &e))
+}
+
+/// The weight of a container that has none set: one standard share.
+const DEFAULT_CPUUNITS: u64 = 1000;
+
+/// Weight by priority, and throttling on the disk that holds the private area. 0 takes a limit away, so it is written too.
+fn block_io(settings: &Settings, private: &Path) -> Result<Option<LinuxBlockIo>, Failure> {
+    if settings.ioprio.is_none() && settings.iolimit_bytes_s.is_none() && settings.iopslimit.is_none() {
+        return Ok(None);
+    }
+    let bad = |e: oci_spec::OciSpecError| Failure::from_error(Exit::SetIo, &e);
+    let mut builder = LinuxBlockIoBuilder::default();
+    if let Some(weight) = settings.ioprio.and_then(|p| u8::try_from(p).ok()).and_then(weights::ioprio_to_weight) {
+        builder = builder.weight(weight);
+    }
+    let limit = |rate: u64| -> Result<Vec<LinuxThrottleDevice>, Failure> {
+        let (major, minor) = disk_of(private)?;
+        Ok(vec![LinuxThrottleDeviceBuilder::default().major(major).minor(minor).rate(rate).build().map_err(bad)?])
+    };
+    if let Some(rate) = settings.iolimit_bytes_s {
+        builder = builder.throttle_read_bps_device(limit(rate)?).throttle_write_bps_device(limit(rate)?);
+    }
+    if let Some(rate) = settings.iopslimit {
+        builder = builder.throttle_read_iops_device(limit(rate)?).throttle_write_iops_device(limit(rate)?);
+    }
+    builder.build().map(Some).map_err(bad)
+}
+
+/// The whole disk under a path: the kernel limits disks, not partitions.
+fn disk_of(path: &Path) -> Result<(i64, i64), Failure> {
+    use std::os::unix::fs::MetadataExt;
+    let there = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
+    let fail = |e: std::io::Error| Failure::because(Exit::SetIo, format!("Unable to find the disk of {}", there.display()), &e);
+    let dev = std::fs::metadata(there).map_err(fail)?.dev();
+    let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
+    let sys = format!("/sys/dev/block/{major}:{minor}");
+    if !Path::new(&sys).join("partition").exists() {
+        return Ok((major.into(), minor.into()));
+    }
+    let text = std::fs::read_to_string(format!("{sys}/../dev")).map_err(fail)?;
+    let mut numbers = text.trim().split(':').map(str::parse::<i64>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
+        _ => Err(fail(std::io::Error::other(format!("{sys}/../dev says {text:?}")))),
+    }
+}
+
+/// What every container has, and what this one is granted.
+fn devices(settings: &Settings) -> Result<Vec<LinuxDeviceCgroup>, Failure> {
+    let mut rules = cgroup::default_rules(false);
+    for rule in &settings.devices {
+        let kind = if rule.block { LinuxDeviceType::B } else { LinuxDeviceType::C };
+        rules.push(cgroup::device_rule(
+            true,
+            Some(kind),
+            rule.major.map(i64::from),
+            rule.minor.map(i64::from),
+            &access(rule.access.read, rule.access.write),
+        ));
+    }
+    for node in settings.devnodes.iter().filter(|n| !n.access.is_none()) {
+        let (kind, major, minor) = host_device(&node.name)?;
+        rules.push(cgroup::device_rule(true, Some(kind), Some(major), Some(minor), &access(node.access.read, node.access.write)));
+    }
+    Ok(rules)
+}
+
+fn access(read: bool, write: bool) -> String {
+    format!("{}{}m", if read { "r" } else { "" }, if write { "w" } else { "" })
+}
+
+fn host_device(name: &str) -> Result<(LinuxDeviceType, i64, i64), Failure> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let path = format!("/dev/{name}");
+    let meta = std::fs::symlink_metadata(&path)
+        .map_err(|e| Failure::because(Exit::SetDevices, format!("Unable to grant the device {path}"), &e))?;
+    let kind = match meta.file_type() {
+        t if t.is_char_device() => LinuxDeviceType::C,
+        t if t.is_block_device() => LinuxDeviceType::B,
+        _ => return Err(Failure::new(Exit::SetDevices, format!("{path} is not a device"))),
+    };
+    let dev = meta.rdev();
+    Ok((kind, rustix::fs::major(dev).into(), rustix::fs::minor(dev).into()))
+}

@@ -1,0 +1,84 @@
+//! Where a container's files are and what bounds them.
+
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+
+use quota::project::{self, Support};
+use vzrt::plan::{Disk, IdRange, Layers, RootPlan};
+
+use crate::config::Node;
+use crate::config::container::Container;
+use crate::{Exit, Failure};
+
+/// The image of a private area that is bounded by one.
+const IMAGE: &str = "root.img";
+
+/// The root of a container.
+///
+/// # Errors
+/// Whether the host can bound directories could not be found out.
+pub fn root(node: &Node, container: &Container, ids: IdRange) -> Result<RootPlan, Failure> {
+    let private = container.ve_private.clone();
+    let layers = match &container.settings.tree {
+        Some(tree) => Layers::OverTree(
+            templates::Store::open(&node.global.template_dir).tree_path(&tree.to_string()),
+        ),
+        None => Layers::Whole,
+    };
+    Ok(RootPlan {
+        mountpoint: container.ve_root.clone(),
+        disk: disk(node, container, &private)?,
+        layers,
+        private,
+        ids,
+        options: container.settings.mount_opts.clone(),
+    })
+}
+
+fn disk(node: &Node, container: &Container, private: &Path) -> Result<Disk, Failure> {
+    let image = private.join(IMAGE);
+    // Only an area over a template tree can have an image in it: there the private directory is ours. A whole tree is the container's own,
+    // and a file of that name in it is nothing but a file.
+    if container.settings.tree.is_some() && image.is_file() {
+        return Ok(Disk::Image { file: image });
+    }
+    let wanted = node.global.disk_quota && container.settings.diskquota != Some(false);
+    let limits = container.settings.disk_limits();
+    match (wanted, support(private)?, NonZeroU32::new(container.ctid.get())) {
+        (true, Support::Available, Some(id)) => Ok(Disk::Project { id, limits }),
+        _ => Ok(Disk::Unbounded),
+    }
+}
+
+/// Whether a new private area below `parent` has to be an image to be bounded: the host wants quota and has none for directories.
+///
+/// # Errors
+/// The file system could not be asked.
+pub fn is_bounded_by_image(node: &Node, container: &Container, parent: &Path) -> Result<bool, Failure> {
+    let wanted = node.global.disk_quota && container.settings.diskquota != Some(false);
+    Ok(wanted && support(parent)? != Support::Available)
+}
+
+/// The image file of a private area.
+#[must_use]
+pub fn image_file(private: &Path) -> PathBuf {
+    private.join(IMAGE)
+}
+
+fn support(path: &Path) -> Result<Support, Failure> {
+    let there = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
+    project::support(there).map_err(|e| Failure::because(Exit::QuotaOn, format!("Unable to find out about disk quota on {}", there.display()), &e))
+}
+
+pub(super) fn describe(root: &RootPlan) -> String {
+    let layers = match &root.layers {
+        Layers::Whole => format!("all of {}", root.private.display()),
+        Layers::OverTree(tree) => format!("{} over {}", root.private.display(), tree.display()),
+    };
+    let disk = match &root.disk {
+        Disk::Unbounded => "unbounded".to_owned(),
+        Disk::Project { id, limits } => format!("project quota {id}, {} KiB, {} inodes", limits.space_kib, limits.inodes),
+        Disk::Image { file } => format!("image {}", file.display()),
+    };
+    format!("{layers}; {disk}")
+}
