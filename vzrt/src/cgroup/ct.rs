@@ -6,6 +6,8 @@ use std::os::unix::fs::lchown;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use beancounters::read::{CgroupVersion, Sources};
+
 use super::file;
 use super::{Controller, Error, Host, Place, Unsupported, What, Why};
 
@@ -42,23 +44,6 @@ pub struct CtCgroup {
     parent: String,
     leaf: String,
     pub(super) unified: PathBuf,
-}
-
-/// Where others read a container's counters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sources {
-    /// The cgroup2 directory: `cpu.stat`, pressure, BPF attachments.
-    pub unified: PathBuf,
-    /// Memory and swap.
-    pub memory: Option<Place>,
-    /// Tasks.
-    pub pids: Option<Place>,
-    /// CPU limits; on a hybrid host with `cpuacct` mounted alone, [`Self::cpuacct`] has the times.
-    pub cpu: Option<Place>,
-    /// v1 only: time per CPU.
-    pub cpuacct: Option<Place>,
-    /// Block I/O.
-    pub io: Option<Place>,
 }
 
 impl CtCgroup {
@@ -102,21 +87,25 @@ impl CtCgroup {
         self.dirs().collect()
     }
 
-    /// Where its counters are.
+    /// Where its beancounters are counted.
     #[must_use]
     pub fn sources(&self) -> Sources {
-        Sources {
-            unified: self.unified.clone(),
-            memory: self.place(Controller::Memory),
-            pids: self.place(Controller::Pids),
-            cpu: self.place(Controller::Cpu),
-            cpuacct: self.place(Controller::Cpuacct),
-            io: self.place(Controller::Io),
-        }
+        let (memory, pids) = (self.place(Controller::Memory), self.place(Controller::Pids));
+        // The files of pids are the same in both versions, so memory's is the one that matters.
+        let v2 = memory.as_ref().or(pids.as_ref()).is_none_or(|place| place.v2);
+        let version = if v2 { CgroupVersion::V2 } else { CgroupVersion::V1 };
+        Sources { memory: memory.map(|p| p.dir), pids: pids.map(|p| p.dir), version }
     }
 
-    /// The container's directory for one controller.
-    pub(super) fn place(&self, controller: Controller) -> Option<Place> {
+    /// The container's cgroup2 directory, where BPF programs are attached.
+    #[must_use]
+    pub fn cgroup2(&self) -> &Path {
+        &self.unified
+    }
+
+    /// The container's directory for one controller, and what its files are called. `None` on a host without that controller.
+    #[must_use]
+    pub fn place(&self, controller: Controller) -> Option<Place> {
         self.host.top(controller).map(|top| Place { dir: self.below(&top.dir), v2: top.v2 })
     }
 

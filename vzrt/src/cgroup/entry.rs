@@ -19,8 +19,8 @@ use super::{CtCgroup, Error};
 
 /// Open files that lead into a container's cgroups; all close on exec.
 ///
-/// Use: `clone3` with `CLONE_INTO_CGROUP` and [`Entry::cgroup2`], **with the host's root as effective user** (the kernel checks the right
-/// to write `cgroup.procs` of the common ancestor), then [`Entry::enter_self`] as the child's first act.
+/// Use: `clone3` with `CLONE_INTO_CGROUP` and [`Entry::cgroup2`], with `CAP_DAC_OVERRIDE` in effect (the kernel checks the caller's right to
+/// write `cgroup.procs` of the common ancestor), then [`Entry::enter_self`] as the child's first act, as whatever user.
 #[derive(Debug)]
 #[must_use]
 pub struct Entry {

@@ -38,7 +38,7 @@ mod tests;
 mod usage;
 pub mod weights;
 
-pub use ct::{CtCgroup, Delegation, Sources};
+pub use ct::{CtCgroup, Delegation};
 pub use devices::{default_rules, rule as device_rule};
 pub use entry::{EnterError, Entry};
 pub use error::{Error, Unsupported, What, Why};

@@ -138,6 +138,66 @@ fn limits_can_be_set_and_changed_up_and_down() {
     assert!(matches!(t.read(Controller::Cpu, "cpu.cfs_quota_us", "cpu.max").split(' ').next(), Some("-1" | "max")));
 }
 
+/// What is written, and where, on a unified host; the kernel's answers are the other tests' business.
+#[test]
+fn on_a_unified_host_resources_become_the_files_of_v2() {
+    let root = tempfile::tempdir().unwrap();
+    let unified_controllers = Controller::ALL.into_iter().filter(|c| c.v2_name().is_some()).collect();
+    let host = Host { unified: root.path().to_owned(), unified_controllers, v1: Vec::new() };
+    let ct = host.container("vz", Ctid::try_from(101).unwrap());
+    let dir = root.path().join("vz/101");
+    fs::create_dir_all(&dir).unwrap();
+    let put = |name: &str, text: &str| fs::write(dir.join(name), text).unwrap();
+    let get = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
+    let empty = "memory.max memory.swap.max memory.low memory.high pids.max cpu.weight cpuset.cpus cpuset.mems io.bfq.weight io.weight io.max";
+    empty.split(' ').for_each(|name| put(name, ""));
+    put("memory.current", "0\n");
+    put("cpu.max", "max 100000\n");
+    let limits = json!({
+        "memory": {"limit": 1 << 30, "swap": 3i64 << 29, "reservation": 1 << 29, "swappiness": 10},
+        "pids": {"limit": 0}, "cpu": {"shares": 1024, "quota": 150_000, "period": 100_000, "cpus": "0-3", "mems": "0"},
+        "blockIO": {"weight": 500, "throttleWriteBpsDevice": [{"major": 8, "minor": 0, "rate": 4096}]},
+        "unified": {"memory.high": "1000000000"},
+    });
+    let missing = ct.apply(&resources(limits)).unwrap();
+    let no_swappiness = Unsupported { what: What::Swappiness, why: Why::NoFile(dir.join("memory.swappiness")) };
+    assert_eq!(missing, [no_swappiness]);
+    for (file, value) in [
+        ("memory.max", "1073741824"),
+        ("memory.swap.max", "536870912"),
+        ("memory.low", "536870912"),
+        ("memory.high", "1000000000"),
+        ("pids.max", "max"),
+        ("cpu.weight", "100"),
+        ("cpu.max", "150000 100000"),
+        ("cpuset.cpus", "0-3"),
+        ("io.bfq.weight", "500"),
+        ("io.weight", "500"),
+        ("io.max", "8:0 wbps=4096"),
+    ] {
+        assert_eq!(get(file), value, "{file}");
+    }
+    put("io.max", "");
+    put("memory.max", "1073741824");
+    put("memory.swap.max", "");
+    let lifted = json!({
+        "memory": {"swap": 1 << 30}, "cpu": {"quota": -1},
+        "blockIO": {"throttleWriteBpsDevice": [{"major": 8, "minor": 0, "rate": 0}]},
+    });
+    assert_eq!(ct.apply(&resources(lifted)).unwrap(), []);
+    assert_eq!(get("memory.swap.max"), "0", "memory and swap together are the memory limit in force");
+    assert_eq!(get("cpu.max"), "max 100000");
+    assert_eq!(get("io.max"), "8:0 wbps=max");
+    fs::remove_file(dir.join("memory.swap.max")).unwrap();
+    let limits = resources(json!({"memory": {"limit": 1 << 20, "swap": 1 << 21}}));
+    let no_swap = Unsupported { what: What::SwapLimit, why: Why::NoFile(dir.join("memory.swap.max")) };
+    assert_eq!(ct.apply(&limits).unwrap(), [no_swap]);
+    put("memory.current", "5000000\n");
+    put("memory.reclaim", "");
+    assert!(matches!(ct.apply(&limits), Err(Error::InUse { limit: 1_048_576, used: 5_000_000 })));
+    assert_eq!(get("memory.reclaim"), (5_000_000 - 1_048_576).to_string());
+}
+
 #[test]
 fn cpus_can_be_narrowed_and_given_back() {
     let Some(t) = Scratch::new("cpuset") else { return };
