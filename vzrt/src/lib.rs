@@ -2,5 +2,6 @@
 
 pub mod cgroup;
 pub mod ctid;
+pub mod net;
 
 pub use ctid::Ctid;
