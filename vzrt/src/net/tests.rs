@@ -1,0 +1,404 @@
+//! Containers' networks for real: each test makes a host in a network namespace of its own, and containers in others.
+
+use std::fs::File;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, setns, unshare};
+
+use super::*;
+use crate::Ctid;
+
+/// A network namespace, kept by its file descriptor.
+struct Netns(File);
+
+impl Netns {
+    fn new() -> Self {
+        let made = thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            Self(File::open("/proc/thread-self/ns/net").unwrap())
+        });
+        let netns = made.join().unwrap();
+        netns.ip("link set lo up");
+        netns
+    }
+
+    /// Runs something in it, on a thread of its own.
+    fn inside<T: Send>(&self, run: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            let there = scope.spawn(|| {
+                setns(&self.0, CloneFlags::CLONE_NEWNET).unwrap();
+                run()
+            });
+            there.join().unwrap()
+        })
+    }
+
+    fn ip(&self, arguments: &str) -> String {
+        self.inside(|| run("ip", arguments))
+    }
+}
+
+/// A container as these tests need one: a network namespace and its plan.
+struct Ct {
+    netns: Netns,
+    plan: NetPlan,
+}
+
+impl Ct {
+    fn up(host: &HostNet, ctid: u32, addresses: &[&str]) -> Self {
+        let plan = plan(host, ctid, addresses);
+        let ct = Self { netns: Netns::new(), plan };
+        up(ct.netns.0.as_fd(), &ct.plan).unwrap();
+        ct
+    }
+
+    fn ip(&self) -> IpAddr {
+        self.plan.addresses[0].ip
+    }
+}
+
+fn plan(host: &HostNet, ctid: u32, addresses: &[&str]) -> NetPlan {
+    let addresses = addresses.iter().map(|a| a.parse().unwrap()).collect();
+    NetPlan::new(host, Ctid::try_from(ctid).unwrap(), addresses)
+}
+
+fn run(program: &str, arguments: &str) -> String {
+    let output = Command::new(program).args(arguments.split(' ')).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs a test on a host of its own: a fresh network namespace, entered by a fresh thread.
+fn on_a_host(test: &str, settings: HostNet, body: impl FnOnce(&HostNet) + Send) {
+    thread::scope(|scope| {
+        let host = scope.spawn(|| {
+            // A file table too, so that one test can count its files while others run.
+            if let Err(why) = unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_FILES) {
+                eprintln!("skipped: {test}: no network namespace: {why}");
+                return;
+            }
+            run("ip", "link set lo up");
+            ensure_host(&settings).unwrap();
+            body(&settings);
+        });
+        host.join().unwrap();
+    });
+}
+
+/// A UDP socket of a namespace, that gives up after 5 seconds.
+fn socket(netns: &Netns, ip: IpAddr) -> UdpSocket {
+    let socket = netns.inside(|| UdpSocket::bind(SocketAddr::new(ip, 0))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket
+}
+
+/// Sends from each of these addresses in turn, and returns from which something arrived. The last must arrive: nothing else says when to stop.
+fn arrives(from: &Netns, sources: &[IpAddr], to: &UdpSocket) -> Vec<IpAddr> {
+    for source in sources {
+        // A host that refuses in the sender's own stack is a refusal like any other.
+        let _ = socket(from, *source).send_to(b"vz", to.local_addr().unwrap());
+    }
+    let last = *sources.last().unwrap();
+    let mut seen = Vec::new();
+    while seen.last() != Some(&last) {
+        let (_, from) = to.recv_from(&mut [0; 16]).expect("the packet that is allowed arrives");
+        seen.push(from.ip());
+    }
+    seen
+}
+
+#[test]
+fn two_containers_reach_each_other_and_the_host_in_both_families() {
+    on_a_host("reach", HostNet::default(), |host| {
+        run("ip", "addr add 192.0.2.1/32 dev lo");
+        let one = Ct::up(host, 101, &["10.0.0.101", "10.0.0.201/24", "2001:db8::101"]);
+        let two = Ct::up(host, 102, &["10.0.0.102", "2001:db8::102/64"]);
+        for (from, to) in [(0, 0), (2, 1)] {
+            let (from, to) = (one.plan.addresses[from].ip, two.plan.addresses[to].ip);
+            assert_eq!(arrives(&one.netns, &[from], &socket(&two.netns, to)), [from]);
+            assert_eq!(arrives(&two.netns, &[to], &socket(&one.netns, from)), [to]);
+        }
+        let at_host = UdpSocket::bind("192.0.2.1:0").unwrap();
+        assert_eq!(arrives(&one.netns, &[one.ip()], &at_host), [one.ip()]);
+        let shown = one.netns.ip("-o addr show dev venet0");
+        assert!(shown.contains("10.0.0.101/32 scope global venet0:0"), "{shown}");
+        assert!(shown.contains("10.0.0.201/24 scope global venet0:1"), "{shown}");
+        assert!(!shown.contains("fe80"), "{shown}");
+    });
+}
+
+#[test]
+fn a_container_cannot_send_from_an_address_that_is_not_its_own() {
+    on_a_host("spoof", HostNet::default(), |host| {
+        for own in ["192.0.2.1/32", "192.0.2.2/32", "2001:db8:1::1/128", "2001:db8:1::2/128"] {
+            run("ip", &format!("addr add {own} dev lo"));
+        }
+        let evil = Ct::up(host, 101, &["10.0.0.101", "2001:db8::101"]);
+        let victim = Ct::up(host, 102, &["10.0.0.102", "2001:db8::102"]);
+        let third = Ct::up(host, 103, &["10.0.0.103", "2001:db8::103"]);
+        // Its neighbour's, the host's, the world's, link-local, private.
+        let forged4 = ["10.0.0.102", "192.0.2.2", "8.8.8.8", "169.254.1.1", "10.99.0.1"];
+        let forged6 = ["2001:db8::102", "2001:db8:1::2", "2001:4860::8", "fd00::1"];
+        for (forged, own, target) in [
+            (&forged4[..], "10.0.0.101", socket(&third.netns, third.ip())),
+            (&forged6[..], "2001:db8::101", socket(&third.netns, "2001:db8::103".parse().unwrap())),
+            (&forged4[..], "10.0.0.101", UdpSocket::bind("192.0.2.1:0").unwrap()),
+            (&forged6[..], "2001:db8::101", UdpSocket::bind("[2001:db8:1::1]:0").unwrap()),
+        ] {
+            target.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let mut sources: Vec<IpAddr> = forged.iter().map(|f| f.parse().unwrap()).collect();
+            for ip in &sources {
+                let bits = if ip.is_ipv6() { "128 nodad" } else { "32" };
+                evil.netns.ip(&format!("addr replace {ip}/{bits} dev venet0"));
+            }
+            sources.push(own.parse().unwrap());
+            assert_eq!(arrives(&evil.netns, &sources, &target), [own.parse::<IpAddr>().unwrap()]);
+        }
+        assert_eq!(arrives(&victim.netns, &[victim.ip()], &socket(&third.netns, third.ip())), [victim.ip()]);
+    });
+}
+
+#[test]
+fn without_the_table_the_reverse_path_filter_still_stops_forged_ipv4() {
+    on_a_host("second wall", HostNet::default(), |host| {
+        let evil = Ct::up(host, 101, &["10.0.0.101"]);
+        let target = Ct::up(host, 102, &["10.0.0.102"]);
+        run("nft", "flush ruleset");
+        evil.netns.ip("addr add 10.0.0.103/32 dev venet0");
+        let sources = ["10.0.0.103".parse().unwrap(), evil.ip()];
+        assert_eq!(arrives(&evil.netns, &sources, &socket(&target.netns, target.ip())), [evil.ip()]);
+        assert_eq!(ensure_host(host).unwrap(), Table::Loaded, "the next command loads the table again");
+        assert_eq!(ensure_host(host).unwrap(), Table::Present);
+    });
+}
+
+#[test]
+fn another_mac_or_arp_breaks_only_the_container_that_does_it() {
+    on_a_host("mac", HostNet::default(), |host| {
+        let evil = Ct::up(host, 101, &["10.0.0.101"]);
+        let (two, three) = (Ct::up(host, 102, &["10.0.0.102"]), Ct::up(host, 103, &["10.0.0.103"]));
+        let target = socket(&three.netns, three.ip());
+        for change in ["arp on", &format!("address {}", mac_text(two.plan.mac())), "address 02:00:00:00:00:01"] {
+            evil.netns.ip(&format!("link set venet0 {change}"));
+            let _ = socket(&evil.netns, evil.ip()).send_to(b"evil", target.local_addr().unwrap());
+            assert_eq!(arrives(&two.netns, &[two.ip()], &target), [two.ip()], "{change}");
+        }
+        evil.netns.ip(&format!("link set venet0 arp off address {}", mac_text(evil.plan.mac())));
+        assert_eq!(arrives(&evil.netns, &[evil.ip()], &target), [evil.ip()]);
+    });
+}
+
+fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// A machine beyond the host, on an ordinary network: `eth0` here, `peer0` there, which knows no way to any container.
+fn outside() -> Netns {
+    let world = Netns::new();
+    run("ip", "link add eth0 type veth peer name peer0");
+    let pid_path = format!("/proc/{}/fd/{}", nix::unistd::gettid(), world.0.as_raw_fd());
+    run("ip", &format!("link set peer0 netns {pid_path}"));
+    run("ip", "addr add 192.0.2.1/24 dev eth0");
+    run("ip", "-6 addr add 2001:db8:2::1/64 dev eth0 nodad");
+    run("ip", "link set eth0 up");
+    world.ip("addr add 192.0.2.2/24 dev peer0");
+    world.ip("-6 addr add 2001:db8:2::2/64 dev peer0 nodad");
+    world.ip("link set peer0 up");
+    world
+}
+
+#[test]
+fn masquerade_lets_a_private_address_reach_the_outside_as_the_host() {
+    on_a_host("masquerade", HostNet { masquerade: true, ..HostNet::default() }, |host| {
+        let world = outside();
+        let ct = Ct::up(host, 101, &["10.0.0.101", "fd00::101"]);
+        for (own, there, seen) in
+            [("10.0.0.101", "192.0.2.2", "192.0.2.1"), ("fd00::101", "2001:db8:2::2", "2001:db8:2::1")]
+        {
+            let server = socket(&world, there.parse().unwrap());
+            let client = socket(&ct.netns, own.parse().unwrap());
+            client.send_to(b"ping", server.local_addr().unwrap()).unwrap();
+            let (_, from) = server.recv_from(&mut [0; 16]).unwrap();
+            assert_eq!(from.ip(), seen.parse::<IpAddr>().unwrap());
+            server.send_to(b"pong", from).unwrap();
+            assert_eq!(client.recv(&mut [0; 16]).unwrap(), 4, "the answer finds its way back");
+        }
+        let two = Ct::up(host, 102, &["10.0.0.102"]);
+        assert_eq!(
+            arrives(&ct.netns, &[ct.ip()], &socket(&two.netns, two.ip())),
+            [ct.ip()],
+            "between containers nothing is translated"
+        );
+    });
+}
+
+#[test]
+fn an_address_of_the_uplinks_subnet_is_answered_for_with_arp_and_ndp() {
+    on_a_host("proxy", HostNet::default(), |host| {
+        let world = outside();
+        let ct = Ct::up(host, 101, &["192.0.2.101", "2001:db8:2::101"]);
+        for (ip, there) in [("192.0.2.101", "192.0.2.2"), ("2001:db8:2::101", "2001:db8:2::2")] {
+            let there = there.parse().unwrap();
+            assert_eq!(arrives(&world, &[there], &socket(&ct.netns, ip.parse().unwrap())), [there]);
+        }
+        let proxies = run("ip", "neigh show proxy");
+        assert!(proxies.contains("192.0.2.101 dev eth0") && proxies.contains("2001:db8:2::101 dev eth0"), "{proxies}");
+        down(&ct.plan).unwrap();
+        assert_nothing_left();
+    });
+}
+
+fn assert_nothing_left() {
+    assert_eq!(run("ip", "neigh show proxy"), "");
+    assert_eq!(run("ip", "-6 neigh show proxy"), "");
+    let links = run("ip", "-o link show");
+    assert!(!links.contains(": vz"), "{links}");
+    let routes = run("ip", "route show") + &run("ip", "-6 route show");
+    assert!(!routes.contains("vz"), "{routes}");
+}
+
+#[test]
+fn addresses_come_and_go_while_the_container_runs() {
+    on_a_host("live", HostNet::default(), |host| {
+        let _world = outside();
+        let ct = Ct::up(host, 101, &["192.0.2.101"]);
+        let two = Ct::up(host, 102, &["192.0.2.102", "2001:db8::102"]);
+        let more: Vec<Address> = vec!["192.0.2.201/24".parse().unwrap(), "2001:db8::201".parse().unwrap()];
+        for _ in 0..2 {
+            add(ct.netns.0.as_fd(), &ct.plan, &more).unwrap();
+            add(ct.netns.0.as_fd(), &ct.plan, &more).unwrap();
+            assert_eq!(arrives(&ct.netns, &[more[0].ip], &socket(&two.netns, two.ip())), [more[0].ip]);
+            let six = "2001:db8::102".parse().unwrap();
+            assert_eq!(arrives(&ct.netns, &[more[1].ip], &socket(&two.netns, six)), [more[1].ip]);
+            assert!(
+                ct.netns.ip("-4 -o addr show dev venet0").contains("192.0.2.201/24 brd")
+                    || ct.netns.ip("-4 -o addr show dev venet0").contains("venet0:1")
+            );
+            remove(ct.netns.0.as_fd(), &ct.plan, &more).unwrap();
+            remove(ct.netns.0.as_fd(), &ct.plan, &more).unwrap();
+            assert!(!ct.netns.ip("-o addr show dev venet0").contains("201"));
+            assert!(!run("ip", "neigh show proxy").contains("201"));
+            assert!(!run("ip", "route show").contains("192.0.2.201"));
+        }
+        assert_eq!(
+            arrives(&ct.netns, &[ct.ip()], &socket(&two.netns, two.ip())),
+            [ct.ip()],
+            "the first address stayed"
+        );
+    });
+}
+
+#[test]
+fn an_address_someone_has_is_refused_and_nothing_is_left() {
+    on_a_host("in use", HostNet::default(), |host| {
+        let _world = outside();
+        let first = Ct::up(host, 101, &["192.0.2.101"]);
+        let before = run("ip", "neigh show proxy");
+        let netns = Netns::new();
+        for (address, holder) in [
+            ("192.0.2.101", Holder::Container { ifname: "vz101".into() }),
+            ("192.0.2.1", Holder::Host),
+            ("192.0.2.255", Holder::Route),
+        ] {
+            let error = up(netns.0.as_fd(), &plan(host, 102, &["192.0.2.102", address])).unwrap_err();
+            match error.reason() {
+                NetError::AddressInUse { address: which, holder: who } => {
+                    assert_eq!((which.to_string().as_str(), who), (address, &holder))
+                }
+                other => panic!("{other}"),
+            }
+            assert_eq!(run("ip", "neigh show proxy"), before);
+            assert!(!run("ip", "link show").contains("vz102"));
+        }
+        let clash: Vec<Address> = vec!["192.0.2.103".parse().unwrap(), "192.0.2.101".parse().unwrap()];
+        let two = Ct::up(host, 102, &["192.0.2.102"]);
+        assert!(matches!(add(two.netns.0.as_fd(), &two.plan, &clash), Err(NetError::AddressInUse { .. })));
+        assert!(!two.netns.ip("-o addr show").contains("192.0.2.103"));
+        // A plan that lists an address its container never got takes nothing from the one that has it.
+        down(&plan(host, 102, &["192.0.2.102", "192.0.2.101"])).unwrap();
+        assert_eq!(run("ip", "neigh show proxy"), before);
+        down(&first.plan).unwrap();
+        assert_nothing_left();
+    });
+}
+
+#[test]
+fn what_a_failed_start_made_is_gone_after_it() {
+    on_a_host("undo", HostNet::default(), |host| {
+        let _world = outside();
+        let netns = Netns::new();
+        // The kernel takes no such packet size, no such interface exists, and the address is a duplicate inside: three different steps fail.
+        let mut plans = vec![plan(host, 101, &["192.0.2.101"]); 3];
+        plans[0].mtu = Some(40);
+        plans[1].neighbour_devs = NeighbourDevs::List(vec!["eth9".into()]);
+        plans[2].addresses.push("192.0.2.101".parse().unwrap());
+        for plan in plans {
+            assert!(up(netns.0.as_fd(), &plan).is_err());
+            assert_nothing_left();
+            assert!(!netns.ip("link show").contains("venet0"));
+        }
+    });
+}
+
+#[test]
+fn down_after_the_namespace_died_leaves_nothing_and_may_be_repeated() {
+    on_a_host("died", HostNet::default(), |host| {
+        let _world = outside();
+        let ct = Ct::up(host, 101, &["192.0.2.101", "2001:db8:2::101"]);
+        let plan = ct.plan.clone();
+        drop(ct);
+        down(&plan).unwrap();
+        down(&plan).unwrap();
+        assert_nothing_left();
+    });
+}
+
+#[test]
+fn up_takes_away_what_a_crashed_start_left_but_no_interface_of_someone_else() {
+    on_a_host("stale", HostNet::default(), |host| {
+        let _world = outside();
+        let stale = Ct::up(host, 101, &["192.0.2.101"]);
+        let fresh = Ct::up(host, 101, &["192.0.2.101", "192.0.2.103"]);
+        assert!(!stale.netns.ip("link show").contains("venet0"));
+        let two = Ct::up(host, 102, &["192.0.2.102"]);
+        assert_eq!(arrives(&fresh.netns, &[fresh.ip()], &socket(&two.netns, two.ip())), [fresh.ip()]);
+        run("ip", "link add vz104 type bridge");
+        let netns = Netns::new();
+        assert!(matches!(up(netns.0.as_fd(), &plan(host, 104, &[])), Err(NetError::NameTaken { .. })));
+        assert!(matches!(down(&plan(host, 104, &[])), Err(NetError::NameTaken { .. })));
+        assert!(run("ip", "link show").contains("vz104"));
+    });
+}
+
+#[test]
+fn fifty_starts_and_stops_change_no_count_and_are_quick() {
+    on_a_host("cycles", HostNet::default(), |host| {
+        let _world = outside();
+        let count = || run("ip", "link show").lines().count() + run("ip", "route show table all").lines().count();
+        let (before, fds) = (count(), open_files());
+        let netns: Vec<Netns> = (0..50).map(|_| Netns::new()).collect();
+        let plan = plan(host, 101, &["192.0.2.101", "2001:db8:2::101"]);
+        let (mut ups, mut downs) = (Duration::ZERO, Duration::ZERO);
+        for netns in &netns {
+            let start = Instant::now();
+            up(netns.0.as_fd(), &plan).unwrap();
+            ups += start.elapsed();
+            let start = Instant::now();
+            down(&plan).unwrap();
+            downs += start.elapsed();
+        }
+        eprintln!("up {:?}, down {:?} each", ups / 50, downs / 50);
+        drop(netns);
+        assert_eq!(count(), before);
+        assert_eq!(open_files(), fds);
+        assert_nothing_left();
+    });
+}
+
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/thread-self/fd").unwrap().count()
+}
