@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, Dir, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::call::{CallError, Called};
@@ -84,14 +84,18 @@ impl<'a> Image<'a> {
 
     /// The device that has this image, if one has.
     pub(crate) fn find(&self) -> Result<Option<Loop>, CallError> {
+        // A loop device keeps its file open. Asking first spares a host with hundreds of containers the search, 20 µs for each of them.
+        if sys::is_open_only_here(self.file.as_fd()) == Some(true) {
+            return Ok(None);
+        }
         // The directory `loop` exists below attached devices only, so idle ones cost no open.
-        let listing = std::fs::read_dir("/sys/block")
-            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        let block = rustix::fs::open("/sys/block", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .called(|| "open(/sys/block)".to_owned())?;
-        for entry in listing.flatten() {
-            let name = entry.file_name();
-            let Some(number) = name.to_str().and_then(|name| name.strip_prefix("loop")?.parse().ok()) else { continue };
-            if !entry.path().join("loop").exists() {
+        for entry in Dir::read_from(&block).called(|| "open(/sys/block)".to_owned())? {
+            let entry = entry.called(|| "getdents64(/sys/block)".to_owned())?;
+            let number = entry.file_name().to_str().ok().and_then(|name| name.strip_prefix("loop")?.parse().ok());
+            let Some(number) = number else { continue };
+            if rustix::fs::accessat(&block, format!("loop{number}/loop"), Access::EXISTS, AtFlags::empty()).is_err() {
                 continue;
             }
             // Between the listing and here a device may be detached: then there is nothing to open, or no status.
