@@ -3,6 +3,7 @@
 //! The file is sparse: what the container has not written costs the host nothing. It has no blocks reserved for root, so that root inside
 //! the container has no more than everybody, and the number of inodes is the container's.
 
+use std::cmp::Ordering;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -14,16 +15,18 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use rustix::thread::CapabilitySet;
 
 use crate::call::{CallError, Called};
-use crate::loopdev::Locked;
+use crate::geometry;
+pub use crate::geometry::{BLOCK_BYTES, Size};
+use crate::loopdev::Image;
 pub use crate::loopdev::Loop;
 use crate::superblock::Superblock;
 use crate::sys;
 
-/// Block size of every image.
-pub const BLOCK_BYTES: u64 = 4096;
-
 /// Below this there is no room for a journal, and without one a crash of the host would cost the container its files.
 pub const MIN_SIZE_BYTES: u64 = 16 << 20;
+
+/// Above this ext4, as the host's file system, cannot hold the file.
+pub const MAX_SIZE_BYTES: u64 = (1 << 44) - BLOCK_BYTES;
 
 /// Features by name, so that an image does not depend on the host's `/etc/mke2fs.conf`, and mounts on every kernel since 4.18.
 /// Without `quota` and `project`: a kernel without a quota format refuses to mount them.
@@ -77,9 +80,23 @@ pub enum Error {
         /// The size asked for.
         size_bytes: u64,
     },
+    /// The size asked for is above [`MAX_SIZE_BYTES`].
+    #[error("an image for {asked_bytes} bytes is too large: {MAX_SIZE_BYTES} are the most")]
+    TooLarge {
+        /// The size asked for, `unlimited` being a very large one.
+        asked_bytes: u64,
+    },
     /// There is no ext4 in the file.
     #[error("{} has no ext4 file system", .0.display())]
     NotExt4(PathBuf),
+    /// The file system was not made by [`create`].
+    #[error("{} has blocks of {block_size} bytes, not {BLOCK_BYTES}", path.display())]
+    NotOurs {
+        /// The image.
+        path: PathBuf,
+        /// Its block size.
+        block_size: u64,
+    },
     /// The image is larger than the size asked for; ext4 cannot shrink while mounted, and files may lie in the part to be cut.
     #[error("{} has {current_bytes} bytes and cannot shrink to {asked_bytes}", path.display())]
     Shrink {
@@ -103,19 +120,22 @@ pub enum Error {
     },
 }
 
-/// Makes an image of `size_bytes` (rounded up to whole blocks) for at least `inodes` files. Where ext4 cannot have as many, it gets as
+/// Makes an image for at least `inodes` files. Where ext4 cannot have as many, it gets as
 /// many as it has blocks, which is the most that can be of use: a file that is not empty takes one.
 ///
 /// The image appears under `path` complete and synced, or not at all: until then it is a file without a name, which a crash of any kind
 /// removes. An existing `path` is `EEXIST` from linkat(2). The directory needs a file system with `O_TMPFILE` (ext4, xfs, btrfs, tmpfs).
 ///
 /// # Errors
-/// [`Error::TooSmall`], [`Error::Call`], [`Error::Start`], and [`Error::Program`] from `mkfs.ext4`, also when the disk is full.
-pub fn create(path: &Path, size_bytes: u64, inodes: u64) -> Result<(), Error> {
+/// [`Error::TooSmall`], [`Error::TooLarge`], [`Error::Call`], [`Error::Start`], and [`Error::Program`] from `mkfs.ext4`, also when the disk is full.
+pub fn create(path: &Path, size: Size, inodes: u64) -> Result<(), Error> {
+    refuse_too_large(size)?;
+    let inodes = inodes.saturating_add(OWN_INODES).min(u64::from(u32::MAX));
+    let blocks = size.blocks(inodes);
+    let size_bytes = blocks.saturating_mul(BLOCK_BYTES);
     if size_bytes < MIN_SIZE_BYTES {
         return Err(Error::TooSmall { size_bytes });
     }
-    let size_bytes = round_to_blocks(size_bytes);
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -132,7 +152,7 @@ pub fn create(path: &Path, size_bytes: u64, inodes: u64) -> Result<(), Error> {
     .called(|| format!("open({}, O_TMPFILE)", directory.display()))?;
     rustix::fs::ftruncate(&file, size_bytes).called(|| format!("ftruncate({}, {size_bytes})", path.display()))?;
     let stdin = rustix::io::fcntl_dupfd_cloexec(&file, 0).called(|| "fcntl(F_DUPFD_CLOEXEC)".to_owned())?;
-    make_file_system(stdin, path, size_bytes, inodes)?;
+    make_file_system(stdin, path, blocks, inodes.min(blocks))?;
     rustix::fs::fsync(&file).called(|| format!("fsync({})", path.display()))?;
     rustix::fs::linkat(CWD, format!("/proc/self/fd/{}", file.as_raw_fd()), CWD, path, AtFlags::SYMLINK_FOLLOW)
         .called(|| format!("linkat(O_TMPFILE, {})", path.display()))?;
@@ -141,12 +161,10 @@ pub fn create(path: &Path, size_bytes: u64, inodes: u64) -> Result<(), Error> {
 }
 
 /// Runs mkfs.ext4 on a file without a name, which it gets as its standard input.
-fn make_file_system(file: OwnedFd, path: &Path, size_bytes: u64, inodes: u64) -> Result<(), Error> {
-    let blocks = size_bytes / BLOCK_BYTES;
-    let inodes = inodes.saturating_add(OWN_INODES).min(blocks).min(u64::from(u32::MAX));
+fn make_file_system(file: OwnedFd, path: &Path, blocks: u64, inodes: u64) -> Result<(), Error> {
     let mut mkfs = program("mkfs.ext4");
     mkfs.args(["-q", "-F", "-b", &BLOCK_BYTES.to_string(), "-I", "256", "-m", "0", "-e", "remount-ro"])
-        .args(["-N", &inodes.to_string(), "-O", FEATURES])
+        .args(["-N", &inodes.to_string(), "-J", &format!("size={}", geometry::journal_mib(blocks)), "-O", FEATURES])
         .args(["-E", "lazy_itable_init=1,lazy_journal_init=1", "/proc/self/fd/0", &blocks.to_string()]);
     let (status, stderr) = run("mkfs.ext4", mkfs.stdin(file))?;
     if status.success() {
@@ -162,15 +180,15 @@ fn make_file_system(file: OwnedFd, path: &Path, size_bytes: u64, inodes: u64) ->
 /// # Errors
 /// [`Error::Call`].
 pub fn attach(path: &Path) -> Result<Loop, Error> {
-    Ok(Locked::open(path)?.attach()?)
+    Ok(Image::open_locked(path)?.attach()?)
 }
 
-/// The loop device of an image, when it is attached: the container runs, or is mounted.
+/// The loop device of an image, when it is attached: the container runs, or is mounted. Waits for nobody.
 ///
 /// # Errors
 /// [`Error::Call`].
 pub fn attached(path: &Path) -> Result<Option<Loop>, Error> {
-    Ok(Locked::open(path)?.find()?)
+    Ok(Image::open(path)?.find()?)
 }
 
 /// Mounts an attached image, detached from every mount namespace; dropping the descriptor unmounts it unless it was moved or cloned.
@@ -211,32 +229,40 @@ fn kernel_log(context: BorrowedFd<'_>) -> String {
 pub enum Grown {
     /// It had the size already.
     Unchanged,
-    /// While attached or mounted: who uses it sees the space at once.
+    /// While in use: who uses it sees the space at once.
     Online,
-    /// By `resize2fs`, while nobody used it.
+    /// While nobody used it.
     Offline,
 }
 
-/// Grows an image, online when it is in use, to `size_bytes` (rounded up to whole blocks); the number of inodes grows in proportion.
+/// Grows an image, online when it is in use; the number of inodes grows in proportion.
+///
+/// [`Size::Usable`] below what there is changes nothing and is no error, as the files may have a little more than was asked for.
 ///
 /// Safe to repeat: a failure may leave the file longer than its file system, which costs nothing as the file is sparse, and harms nothing.
 ///
 /// # Errors
-/// [`Error::Shrink`]; [`Error::NeedsCapSysResource`] for an image in use; [`Error::NotExt4`]; [`Error::Call`]; [`Error::Mount`];
+/// [`Error::Shrink`]; [`Error::TooLarge`]; [`Error::NeedsCapSysResource`] for an image in use; [`Error::NotExt4`]; [`Error::Call`]; [`Error::Mount`];
 /// [`Error::Program`].
-pub fn grow(path: &Path, size_bytes: u64) -> Result<Grown, Error> {
-    let size_bytes = round_to_blocks(size_bytes);
-    let image = Locked::open(path)?;
+pub fn grow(path: &Path, size: Size) -> Result<Grown, Error> {
+    refuse_too_large(size)?;
+    let image = Image::open_locked(path)?;
     let attached = image.find()?;
     // Of an image in use the superblock is read through the device, whose page cache is the kernel's own copy: the one in the file lacks
     // what is in the journal only.
     let superblock = superblock(&image, attached.as_ref().map_or(image.file.as_fd(), Loop::as_fd))?;
-    let current_bytes = superblock.size_bytes();
-    if size_bytes < current_bytes {
-        return Err(Error::Shrink { path: path.to_owned(), current_bytes, asked_bytes: size_bytes });
+    if superblock.block_size != BLOCK_BYTES {
+        return Err(Error::NotOurs { path: path.to_owned(), block_size: superblock.block_size });
     }
-    if size_bytes == current_bytes {
-        return Ok(Grown::Unchanged);
+    let (current, blocks) = (superblock.layout.blocks, size.blocks_grown(&superblock.layout));
+    let size_bytes = blocks.saturating_mul(BLOCK_BYTES);
+    match blocks.cmp(&current) {
+        Ordering::Less => {
+            let current_bytes = current.saturating_mul(BLOCK_BYTES);
+            return Err(Error::Shrink { path: path.to_owned(), current_bytes, asked_bytes: size_bytes });
+        }
+        Ordering::Equal => return Ok(Grown::Unchanged),
+        Ordering::Greater => {}
     }
     let may_resize_mounted = rustix::thread::capabilities(None)
         .called(|| "capget()".to_owned())?
@@ -247,11 +273,20 @@ pub fn grow(path: &Path, size_bytes: u64) -> Result<Grown, Error> {
         (None, false) => grow_by_program(&image, size_bytes).map(|()| Grown::Offline),
         // Mounting an idle image takes milliseconds; resize2fs would have it checked in full first.
         (attached, true) => {
+            let how = if attached.is_some() { Grown::Online } else { Grown::Offline };
             extend(&image, size_bytes)?;
             let device = attached.map_or_else(|| image.attach(), Ok)?;
-            grow_mounted(&device, size_bytes / superblock.block_size).map(|()| Grown::Online)
+            grow_mounted(&device, blocks).map(|()| how)
         }
     }
+}
+
+fn refuse_too_large(size: Size) -> Result<(), Error> {
+    let asked_bytes = match size {
+        Size::Image(bytes) => bytes,
+        Size::Usable(kib) => kib.saturating_mul(1024),
+    };
+    if asked_bytes > MAX_SIZE_BYTES { Err(Error::TooLarge { asked_bytes }) } else { Ok(()) }
 }
 
 /// The kernel's own growing, through a mount of ours: of a file system in use it is one more mount of the same.
@@ -265,7 +300,7 @@ fn grow_mounted(device: &Loop, blocks: u64) -> Result<(), Error> {
     Ok(())
 }
 
-fn grow_by_program(image: &Locked<'_>, size_bytes: u64) -> Result<(), Error> {
+fn grow_by_program(image: &Image<'_>, size_bytes: u64) -> Result<(), Error> {
     // resize2fs insists on a full check since the last mount.
     check(image, Check::Always)?;
     extend(image, size_bytes)?;
@@ -279,7 +314,7 @@ fn grow_by_program(image: &Locked<'_>, size_bytes: u64) -> Result<(), Error> {
     }
 }
 
-fn extend(image: &Locked<'_>, size_bytes: u64) -> Result<(), CallError> {
+fn extend(image: &Image<'_>, size_bytes: u64) -> Result<(), CallError> {
     let call = |name: &str| format!("{name}({}, {size_bytes})", image.path.display());
     let length = rustix::fs::fstat(&image.file).called(|| call("fstat"))?.st_size as u64;
     if length < size_bytes {
@@ -305,7 +340,7 @@ pub enum Fsck {
 /// # Errors
 /// [`Error::InUse`]; [`Error::Program`] when errors are left that a person has to decide about; [`Error::NotExt4`]; [`Error::Call`].
 pub fn fsck(path: &Path) -> Result<Fsck, Error> {
-    let image = Locked::open(path)?;
+    let image = Image::open_locked(path)?;
     if let Some(device) = image.find()? {
         return Err(Error::InUse { path: path.to_owned(), number: device.number() });
     }
@@ -319,7 +354,7 @@ enum Check {
     Always,
 }
 
-fn check(image: &Locked<'_>, when: Check) -> Result<Fsck, Error> {
+fn check(image: &Image<'_>, when: Check) -> Result<Fsck, Error> {
     if when == Check::OnErrors && !superblock(image, image.file.as_fd())?.has_errors {
         return Ok(Fsck::NotNeeded);
     }
@@ -362,14 +397,10 @@ pub fn usage(fd: impl AsFd) -> Result<Usage, Error> {
     })
 }
 
-fn superblock(image: &Locked<'_>, source: BorrowedFd<'_>) -> Result<Superblock, Error> {
+fn superblock(image: &Image<'_>, source: BorrowedFd<'_>) -> Result<Superblock, Error> {
     Superblock::read(source)
         .called(|| format!("pread({})", image.path.display()))?
         .ok_or_else(|| Error::NotExt4(image.path.to_owned()))
-}
-
-fn round_to_blocks(size_bytes: u64) -> u64 {
-    size_bytes.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES)
 }
 
 /// A program of e2fsprogs in an environment that is not our caller's: cron has no `/usr/sbin` in its path, and mke2fs listens to variables.

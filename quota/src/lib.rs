@@ -9,6 +9,7 @@
 //! as they are on disk; both bound the number of inodes as well.
 
 mod call;
+mod geometry;
 pub mod image;
 pub mod limits;
 mod loopdev;

@@ -4,6 +4,8 @@ use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 
+use crate::geometry::Layout;
+
 const OFFSET: u64 = 1024;
 const LENGTH: usize = 1024;
 const MAGIC: u16 = 0xEF53;
@@ -14,7 +16,7 @@ const INCOMPAT_64BIT: u32 = 0x80;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Superblock {
     pub(crate) block_size: u64,
-    pub(crate) blocks: u64,
+    pub(crate) layout: Layout,
     /// The kernel found an inconsistency and nobody has checked since. Not the same as "not cleanly unmounted": the journal heals that.
     pub(crate) has_errors: bool,
 }
@@ -38,14 +40,14 @@ impl Superblock {
         let high = if u32_at(0x60) & INCOMPAT_64BIT == 0 { 0 } else { u64::from(u32_at(0x150)) };
         Some(Superblock {
             block_size: 1024 << log_block_size,
-            blocks: high << 32 | u64::from(u32_at(0x04)),
+            layout: Layout {
+                blocks: high << 32 | u64::from(u32_at(0x04)),
+                overhead_blocks: u64::from(u32_at(0x248)),
+                blocks_per_group: u64::from(u32_at(0x20)),
+                inodes_per_group: u64::from(u32_at(0x28)),
+            },
             has_errors: u16_at(0x3A) & STATE_ERROR != 0 || u32_at(0x194) != 0,
         })
-    }
-
-    /// Length of the file system, in bytes.
-    pub(crate) fn size_bytes(&self) -> u64 {
-        self.blocks.saturating_mul(self.block_size)
     }
 }
 
@@ -60,23 +62,26 @@ mod tests {
         bytes[0x18] = 2;
         bytes[0x38..0x3A].copy_from_slice(&MAGIC.to_le_bytes());
         bytes[0x3A] = 1;
+        bytes[0x20..0x24].copy_from_slice(&32_768_u32.to_le_bytes());
+        bytes[0x28..0x2C].copy_from_slice(&800_u32.to_le_bytes());
+        bytes[0x248] = 77;
         bytes
     }
 
     #[test]
     fn a_superblock_gives_the_size() {
         let parsed = Superblock::parse(&superblock()).unwrap();
-        assert_eq!(parsed, Superblock { block_size: 4096, blocks: 0x8000, has_errors: false });
-        assert_eq!(parsed.size_bytes(), 128 << 20);
+        let layout = Layout { blocks: 0x8000, overhead_blocks: 77, blocks_per_group: 32_768, inodes_per_group: 800 };
+        assert_eq!(parsed, Superblock { block_size: 4096, layout, has_errors: false });
     }
 
     #[test]
     fn the_upper_half_of_the_size_counts_only_with_the_64bit_feature() {
         let mut bytes = superblock();
         bytes[0x150] = 1;
-        assert_eq!(Superblock::parse(&bytes).unwrap().blocks, 0x8000);
+        assert_eq!(Superblock::parse(&bytes).unwrap().layout.blocks, 0x8000);
         bytes[0x60] = 0x80;
-        assert_eq!(Superblock::parse(&bytes).unwrap().blocks, (1 << 32) | 0x8000);
+        assert_eq!(Superblock::parse(&bytes).unwrap().layout.blocks, (1 << 32) | 0x8000);
     }
 
     #[test]

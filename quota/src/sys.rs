@@ -207,6 +207,25 @@ pub(crate) fn loop_set_capacity(device: impl AsFd) -> Result<(), Errno> {
     unsafe { ioctl::ioctl(device, NoArg::<LOOP_SET_CAPACITY>::new()) }
 }
 
+/// Whether nobody but the caller has the file open, through whatever name, descriptor, mapping or loop device: only then does the kernel
+/// give a write lease (fcntl(2)), which goes back at once. `None` where the file system has no leases.
+pub(crate) fn is_open_only_here(file: BorrowedFd<'_>) -> Option<bool> {
+    /// Missing from the `libc` crate.
+    const F_SETSIG: i32 = 10;
+    let fcntl = |command: i32, argument: i32| {
+        // SAFETY: the three commands take a number and touch no memory of ours.
+        let result = unsafe { libc::fcntl(file.as_raw_fd(), command, argument) };
+        if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().raw_os_error()) }
+    };
+    // Who opens the file in between gets us a signal; SIGIO would end this process, SIGURG is ignored unless asked for.
+    fcntl(F_SETSIG, libc::SIGURG).ok()?;
+    match fcntl(libc::F_SETLEASE, libc::F_WRLCK) {
+        Ok(()) => fcntl(libc::F_SETLEASE, libc::F_UNLCK).ok().map(|()| true),
+        Err(Some(libc::EAGAIN)) => Some(false),
+        Err(_) => None,
+    }
+}
+
 /// Grows the mounted ext4 that `directory` lies on to so many of its blocks.
 pub(crate) fn ext4_resize(directory: impl AsFd, blocks: u64) -> Result<(), Errno> {
     // SAFETY: the kernel reads one u64.

@@ -6,10 +6,12 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::num::NonZeroU32;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use quota::project::{Project, Support, support};
 use quota::{EffectiveLimits, Limit, SoftHard};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use rustix::thread::CapabilitySet;
 use tempfile::TempDir;
 
@@ -170,4 +172,36 @@ fn a_project_that_nobody_used_has_nothing() {
     let status = area.project.status().unwrap();
     assert_eq!((status.space_used_kib, status.inodes_used), (0, 0));
     assert_eq!((status.space_kib, status.inodes), (SoftHard::UNLIMITED, SoftHard::UNLIMITED));
+}
+
+/// A container writes through an overlay that the host's root mounted, with all capabilities.
+#[test]
+fn the_limit_binds_what_is_written_through_an_overlay() {
+    let Some(area) = Area::new("the_limit_binds_what_is_written_through_an_overlay", 7009) else { return };
+    let mut sets = rustix::thread::capabilities(None).unwrap();
+    if !sets.permitted.contains(CapabilitySet::SYS_RESOURCE) {
+        eprintln!(
+            "skipped: the_limit_binds_what_is_written_through_an_overlay: needs CAP_SYS_RESOURCE to show that it does not help"
+        );
+        return;
+    }
+    sets.effective.insert(CapabilitySet::SYS_RESOURCE);
+    rustix::thread::set_capabilities(None, sets).unwrap();
+    area.project.assign().unwrap();
+    for name in ["lower", "upper", "work"] {
+        fs::create_dir(area.path(name)).unwrap();
+    }
+    area.project.set_limits(&limits(4096, 1000)).unwrap();
+    let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+    for (key, name) in [("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work")] {
+        rustix::mount::fsconfig_set_string(&context, key, area.path(name)).unwrap();
+    }
+    rustix::mount::fsconfig_create(&context).unwrap();
+    let root = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap();
+    let stat = rustix::fs::fstatvfs(&root).unwrap();
+    assert_eq!(stat.f_blocks * stat.f_frsize / 1024, 4096, "df inside a container shows its limit");
+    let fill_it = PathBuf::from(format!("/proc/self/fd/{}/fill", root.as_raw_fd()));
+    let (written, error) = fill(&fill_it, 16 * 1024);
+    assert!(written <= 4096, "{written} KiB");
+    assert!(matches!(error.kind(), ErrorKind::QuotaExceeded | ErrorKind::StorageFull), "{error}");
 }
