@@ -12,8 +12,8 @@
 //! Needs Linux 5.12 and a file system with idmapped mounts, as the containers themselves do.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -55,6 +55,8 @@ pub(super) fn enter(
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(nix_failed("prctl(PR_SET_PDEATHSIG)"))?;
     stdio(data, report)?;
     let userns = user_namespace()?;
+    // Before the mount namespace is left that `target` was opened in: only there may it be cloned.
+    let mount = idmapped(target, &userns)?;
     // The mount, network, … namespaces belong to the host's user namespace: what the child is in its own gives it no
     // say over them.
     let others = CloneFlags::CLONE_NEWNS
@@ -63,7 +65,8 @@ pub(super) fn enter(
         | CloneFlags::CLONE_NEWUTS
         | CloneFlags::CLONE_NEWCGROUP;
     unshare(others).map_err(nix_failed("unshare(NEWNS|NEWNET|NEWIPC|NEWUTS|NEWCGROUP)"))?;
-    root(target, &userns)?;
+    root(&mount)?;
+    drop(mount);
     setns(&userns, CloneFlags::CLONE_NEWUSER).map_err(nix_failed("setns(userns)"))?;
     drop(userns);
     become_namespace_root()?;
@@ -109,7 +112,7 @@ fn user_namespace() -> Result<OwnedFd, Refusal> {
         let path = format!("/proc/{child}/{file}");
         let open = File::options().write(true).open(&path);
         // One write: the kernel takes the map whole, once.
-        open.and_then(|f| f.write_at(map.as_bytes(), 0)).map_err(|e| io_failed(&format!("write({path})"), &e))?;
+        open.and_then(|mut f| f.write_all(map.as_bytes())).map_err(|e| io_failed(&format!("write({path})"), &e))?;
     }
     let path = format!("/proc/{child}/ns/user");
     let userns = File::open(&path).map_err(|e| io_failed(&format!("open({path})"), &e))?;
@@ -130,19 +133,26 @@ fn create_as_base() -> nix::Result<()> {
     unshare(CloneFlags::CLONE_NEWUSER)
 }
 
-/// Makes an idmapped mount of `target` the root, and drops every other mount from sight.
-fn root(target: BorrowedFd<'_>, userns: &OwnedFd) -> Result<(), Refusal> {
+/// A detached mount of `target` that shows ids through `userns`.
+fn idmapped(target: BorrowedFd<'_>, userns: &OwnedFd) -> Result<OwnedFd, Refusal> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let mount = rustix::mount::open_tree(target, "", flags);
+    let mount = mount.map_err(|e| Refusal::syscall("open_tree(tree, OPEN_TREE_CLONE)", e))?;
+    sys::idmap(&mount, userns).map_err(|e| io_failed("mount_setattr(tree, MOUNT_ATTR_IDMAP)", &e))?;
+    Ok(mount)
+}
+
+/// Makes `mount` the root, and drops every other mount from sight.
+fn root(mount: &OwnedFd) -> Result<(), Refusal> {
     let failed = |call: &'static str| move |e| Refusal::syscall(call, e);
     // First, or what follows would be seen by the host.
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).map_err(failed("mount(/, MS_REC|MS_PRIVATE)"))?;
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    let mount = rustix::mount::open_tree(target, "", flags).map_err(failed("open_tree(tree, OPEN_TREE_CLONE)"))?;
-    sys::idmap(&mount, userns).map_err(|e| io_failed("mount_setattr(tree, MOUNT_ATTR_IDMAP)", &e))?;
-    let both_empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    rustix::mount::move_mount(&mount, "", target, "", both_empty).map_err(failed("move_mount(tree)"))?;
-    rustix::process::fchdir(&mount).map_err(failed("fchdir(tree)"))?;
-    // New root over old at the same place, then the old one, now on top, is taken off (pivot_root(2), NOTES).
+    // On top of the old root: no path of the host has to be there for it.
+    let from_fd = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::mount::move_mount(mount, "", rustix::fs::CWD, "/", from_fd).map_err(failed("move_mount(tree, /)"))?;
+    rustix::process::fchdir(mount).map_err(failed("fchdir(tree)"))?;
+    // New root and old at the same place, then the old one, now on top, is taken off (pivot_root(2), NOTES).
     rustix::process::pivot_root(".", ".").map_err(failed("pivot_root(., .)"))?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(failed("umount2(., MNT_DETACH)"))?;
     rustix::process::chdir("/").map_err(failed("chdir(/)"))
