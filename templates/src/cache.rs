@@ -1,0 +1,189 @@
+//! Making a cache from a recipe: first files, then what the recipe changes, then one archive.
+
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use fs_err as fs;
+
+use crate::busybox::{self, BusyboxError};
+use crate::debian::{self, DebianError};
+use crate::name::TemplateName;
+use crate::progress::{Progress, Stage};
+use crate::recipe::{self, Bootstrap, Recipe, RecipeError};
+use crate::rootdir::{RootDir, RootDirError};
+use crate::store::{Archive, Store, StoreError, Tree, remove_tree};
+use crate::unpack::member::shown;
+
+/// Good enough: higher levels take several times longer for a tenth less.
+const ZSTD_LEVEL: i32 = 3;
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What failed while a cache was made.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// There is no such recipe, or it is wrong.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// In the template area.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The first files of busybox.
+    #[error(transparent)]
+    Busybox(#[from] BusyboxError),
+    /// The first files of Debian.
+    #[error(transparent)]
+    Debian(#[from] DebianError),
+    /// A file of the recipe.
+    #[error(transparent)]
+    RootDir(#[from] RootDirError),
+    /// A command of the recipe could not be run.
+    #[error("run {argv:?} in the template")]
+    Run {
+        /// Of the recipe.
+        argv: Vec<String>,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A command of the recipe failed.
+    #[error("{argv:?} in the template failed ({status}): {stderr}")]
+    Command {
+        /// Of the recipe.
+        argv: Vec<String>,
+        /// Of the process.
+        status: String,
+        /// What it said.
+        stderr: String,
+    },
+    /// `tar(1)` failed.
+    #[error("tar failed ({status}): {stderr}")]
+    Tar {
+        /// Of the process.
+        status: String,
+        /// What it said.
+        stderr: String,
+    },
+    /// A file operation; the error names call and path.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Store {
+    /// Makes the cache of `name` from its recipe, and its tree. An archive that is there is replaced; containers on its
+    /// tree keep that. On an error nothing is changed. The process must have one thread, as for [`Store::tree`].
+    pub fn create_cache(
+        &self,
+        name: &TemplateName,
+        progress: &mut dyn Progress,
+    ) -> Result<(Archive, Tree), CacheError> {
+        let recipe = Recipe::load(name, &self.recipes_dir())?;
+        let archive = {
+            let lock = self.lock(name)?;
+            let build = self.build_dir(name, &lock)?;
+            let built = build_archive(&recipe, &build, progress);
+            let published = built.and_then(|file| Ok(self.publish(name, &file, &lock)?));
+            // The first error is the one to tell; what is left here is removed by the next call.
+            let removed = remove_tree(&build);
+            let archive = published?;
+            removed?;
+            archive
+        };
+        let tree = self.tree(&archive, progress)?;
+        Ok((archive, tree))
+    }
+}
+
+/// Works in the empty directory `build` and returns the archive in it.
+fn build_archive(recipe: &Recipe, build: &Path, progress: &mut dyn Progress) -> Result<PathBuf, CacheError> {
+    let root = build.join("root");
+    fs::create_dir(&root)?;
+    progress.stage(Stage::Bootstrap, None);
+    match &recipe.bootstrap {
+        Bootstrap::Busybox {} => busybox::bootstrap(&root)?,
+        Bootstrap::Mmdebstrap(packages) => debian::bootstrap(packages, &root, build, progress)?,
+    }
+    progress.stage(Stage::Customize, None);
+    customize(recipe, &root)?;
+    let file = build.join("archive");
+    progress.stage(Stage::Pack, None);
+    pack(&root, &file, progress)?;
+    Ok(file)
+}
+
+fn customize(recipe: &Recipe, root: &Path) -> Result<(), CacheError> {
+    let dir = RootDir::open(root)?;
+    for path in &recipe.remove {
+        dir.remove(path)?;
+    }
+    for directory in &recipe.directories {
+        dir.directory(&directory.path, directory.mode)?;
+    }
+    for file in &recipe.files {
+        dir.write(&file.path, file.mode, file.content.as_bytes())?;
+    }
+    for link in &recipe.links {
+        dir.link(&link.path, &link.target)?;
+    }
+    for unit in &recipe.services.mask {
+        dir.link(&format!("/etc/systemd/system/{unit}"), "/dev/null")?;
+    }
+    for (verb, units) in [("enable", &recipe.services.enable), ("disable", &recipe.services.disable)] {
+        if !units.is_empty() {
+            let argv = ["systemctl", verb, "--"].into_iter().chain(units.iter().map(String::as_str));
+            run_inside(root, &recipe::Command { argv: argv.map(String::from).collect() })?;
+        }
+    }
+    recipe.commands.iter().try_for_each(|command| run_inside(root, command))
+}
+
+/// By chroot(8): this runs as the host's root, on packages and commands that the administrator chose.
+fn run_inside(root: &Path, command: &recipe::Command) -> Result<(), CacheError> {
+    let argv = &command.argv;
+    let mut chroot = Command::new("chroot");
+    chroot.arg("--").arg(root).args(argv).env_clear().env("PATH", PATH).env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
+    let output = chroot.output().map_err(|source| CacheError::Run { argv: argv.clone(), source })?;
+    if !output.status.success() {
+        let (status, stderr) = (output.status.to_string(), shown(output.stderr.trim_ascii()));
+        return Err(CacheError::Command { argv: argv.clone(), status, stderr });
+    }
+    Ok(())
+}
+
+/// `tar(1)` reads the tree while this compresses what it writes, each on a CPU.
+fn pack(root: &Path, file: &Path, progress: &mut dyn Progress) -> Result<(), CacheError> {
+    let mut command = Command::new("tar");
+    command.args(["--create", "--format=posix", "--numeric-owner", "--sort=name", "--sparse"]);
+    // system.* would be ACLs of the host's directories inherited on the way; file capabilities are security.*.
+    command.args(["--xattrs", "--xattrs-include=security.capability", "--xattrs-include=user.*"]);
+    // Not the times of reading, nor tar's process id: the same tree packs to the same bytes.
+    command.arg("--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime");
+    command.arg("--directory").arg(root).arg(".");
+    command.env_clear().env("PATH", PATH).env("LC_ALL", "C.UTF-8");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut tar = command.spawn()?;
+    let mut stream = tar.stdout.take().expect("stdout was asked for as a pipe");
+    let mut encoder = zstd::stream::write::Encoder::new(fs::File::create(file)?, ZSTD_LEVEL)?;
+    encoder.include_checksum(true)?;
+    let mut buffer = vec![0; 256 << 10];
+    let copied = loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => break Ok(()),
+            Ok(n) => {
+                if let Err(e) = encoder.write_all(&buffer[..n]) {
+                    break Err(e);
+                }
+                progress.advance(n as u64);
+            }
+            Err(e) => break Err(e),
+        }
+    };
+    // Closing the pipe ends a tar that is still writing, so that waiting for it ends too.
+    drop(stream);
+    let output = tar.wait_with_output()?;
+    copied?;
+    if !output.status.success() {
+        return Err(CacheError::Tar { status: output.status.to_string(), stderr: shown(output.stderr.trim_ascii()) });
+    }
+    Ok(encoder.finish().map(drop)?)
+}
