@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use crate::config::params;
+use crate::config::request;
 use crate::logging::Talk;
 use crate::{Exit, Failure};
 
@@ -131,7 +131,7 @@ fn everywhere() -> [Arg; 5] {
 
 fn verbs() -> Vec<Command> {
     vec![
-        params::create_arguments(of_container("create", "Make a new container's configuration and private area")),
+        with_create_options(of_container("create", "Make a new container's configuration and private area")),
         of_container("destroy", "Remove a container with all its files").visible_alias("delete"),
         of_container("mount", "Mount a container's root, without starting it"),
         of_container("umount", "Unmount it"),
@@ -141,7 +141,7 @@ fn verbs() -> Vec<Command> {
         with_stop_options(of_container("stop", "Stop a container")),
         with_start_options(with_stop_options(of_container("restart", "Stop a container if it runs, and start it"))),
         of_container("status", "Print what a container is doing").arg(flag("json", "As JSON")),
-        params::set_arguments(of_container("set", "Change a container's parameters, while it runs or for its next start")),
+        of_container("set", "Change a container's parameters, while it runs or for its next start").args(request::set_args()),
         of_container("enter", "A root shell in a container").arg(words("exec", "COMMAND").long("exec").required(false).help("Run this instead")),
         of_container("exec", "Run a command line by the shell in a container; ends with 8 if it failed").arg(words("command", "COMMAND")),
         of_container("exec2", "The same, ending with the command's own status").arg(words("command", "COMMAND")),
@@ -165,6 +165,17 @@ fn flag(name: &'static str, help: &'static str) -> Arg {
 /// Everything that follows, options of the program inside included.
 fn words(id: &'static str, value: &'static str) -> Arg {
     Arg::new(id).value_name(value).num_args(1..).trailing_var_arg(true).allow_hyphen_values(true).required(true)
+}
+
+fn with_create_options(command: Command) -> Command {
+    command.args(request::create_args()).args([
+        Arg::new("config").long("config").value_name("SAMPLE").help("Sample configuration to begin with [default: CONFIGFILE of vz.conf]"),
+        Arg::new("layout")
+            .long("layout")
+            .visible_aliases(["velayout", "ve_layout"])
+            .value_name("LAYOUT")
+            .help("How its files are kept: simfs [default: VE_LAYOUT of vz.conf]"),
+    ])
 }
 
 fn with_start_options(command: Command) -> Command {

@@ -87,3 +87,19 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 
 /// What every command returns: its exit code.
 pub type Outcome = Result<Exit, Failure>;
+
+/// Whether an error, or one it comes from, is a file system that is full.
+#[must_use]
+pub fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(e) = next {
+        if let Some(io) = e.downcast_ref::<std::io::Error>()
+            && matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        {
+            return true;
+        }
+        next = e.source();
+    }
+    // A program's own words, where the failure was the program's.
+    chain(error).contains("No space left on device")
+}

@@ -27,8 +27,7 @@ pub(crate) struct Launched {
     channel: Channel,
 }
 
-/// What the first process does once all is built. Runs in the child; comes back only with a failure (an init replaces the process) or when
-/// a script is done.
+/// What the first process does once all is built. Runs in the child; an init of the container's replaces it and does not come back.
 pub(crate) type Payload<'a> = &'a dyn Fn(&Plan) -> Result<(), Trouble>;
 
 /// Makes everything up to the waiting first process. The root is mounted already.
@@ -201,11 +200,20 @@ impl Drop for NamespaceOwner {
 
 /// The child, from its first instruction. Never returns to the parent's code.
 fn run_child(plan: &Plan, script: Option<&hooks::Script>, entry: &cgroup::Entry, channel: &Channel, payload: Payload) -> ! {
-    let told = match child(plan, script, entry, channel, payload) {
-        Ok(()) => channel.send(&Message::Done, None),
-        Err(trouble) => channel.send(&Message::Failed(trouble), None),
-    };
-    sys::exit_now(i32::from(told.is_err()))
+    match child(plan, script, entry, channel, payload) {
+        // The payload was no program: this process is the container's init from now on, and does what the first process must.
+        Ok(()) => {
+            sys::ignore_dead_children();
+            if channel.send(&Message::Done, None).is_ok() {
+                loop {
+                    nix::unistd::pause();
+                }
+            }
+        }
+        // Where nobody listens any more, the journal tells the next command.
+        Err(trouble) => drop(channel.send(&Message::Failed(trouble), None)),
+    }
+    sys::exit_now(1)
 }
 
 fn child(
@@ -260,4 +268,11 @@ pub(crate) fn exec_init(plan: &Plan) -> Result<(), Trouble> {
         why = format!("{path}: {e}");
     }
     Err(Trouble::NoInit(why))
+}
+
+/// The payload of an environment without an init of the container's: reports that it is there, and then only buries the dead.
+pub(crate) fn idle(plan: &Plan) -> Result<(), Trouble> {
+    sys::reset_signals().call(|| "sigprocmask()")?;
+    container::confine(&plan.spec)?;
+    Ok(())
 }

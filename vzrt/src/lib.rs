@@ -1,7 +1,46 @@
-//! The container runtime: takes a plan and makes it true.
+//! The container runtime: takes a [`Plan`] and makes it true.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`plan`] | the plan: data, made by somebody else |
+//! | [`verbs`] | mount, start, stop: the sequences, and finding out what a container is doing |
+//! | [`inside`] | doing something in a running container: exec, enter, editing its files |
+//! | [`state`], [`lock`] | what the run directory says; one command at a time |
+//! | [`rootfs`], [`idmap`] | the root of a container, from layers with shifted ids |
+//! | `launch`, `container`, `monitor` | from the clone to init's first instruction, seen from outside and from inside; and the process that stays |
+//! | [`teardown`] | taking all of it away, from the journal |
+//! | [`cgroup`], [`net`], [`seccomp`] | one capability of the kernel each |
+//! | [`policy`] | what a container's untrusted root may do, as data |
+//! | [`guest`] | settings written into a container's own files |
+//! | [`support`] | what this kernel can do, for `vzctl check` |
 
 pub mod cgroup;
+mod channel;
+mod container;
 pub mod ctid;
+pub mod error;
+pub mod guest;
+pub mod hooks;
+pub mod idmap;
+pub mod inside;
+mod launch;
+pub mod lock;
+mod monitor;
 pub mod net;
+pub mod plan;
+pub mod policy;
+pub mod remove;
+pub mod rootfs;
+pub mod seccomp;
+pub mod state;
+pub mod support;
+mod sys;
+pub mod teardown;
+pub mod verbs;
 
+pub use channel::Trouble;
 pub use ctid::Ctid;
+pub use inside::{End, Inside, InsideError, Program};
+pub use plan::Plan;
+pub use state::{RunDir, Running};
+pub use verbs::{Condition, Step, StopMode, StopStep, VerbError, condition, mount, settle, start, stop, unmount, with_idle_init};

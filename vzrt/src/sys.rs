@@ -6,11 +6,14 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::unistd::Pid;
 
+/// The constant of linux/sched.h; the one of the libc crate has a type too narrow for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// Which side of a fork runs now.
 #[derive(Debug)]
-pub enum Fork {
-    /// The caller, with its new child.
-    Parent(Pid),
+pub(crate) enum Fork {
+    /// The caller.
+    Parent,
     /// The child.
     Child,
 }
@@ -20,38 +23,38 @@ pub enum Fork {
 /// # Errors
 /// The kernel's, or `EDEADLK` when the process has more than one thread: a lock held by another thread at the fork would stay locked in the
 /// child for ever.
-pub fn fork() -> io::Result<Fork> {
+pub(crate) fn fork() -> io::Result<Fork> {
     single_threaded()?;
     // SAFETY: one thread only (checked), so every lock and allocator state is consistent in the child.
     match unsafe { nix::unistd::fork() }? {
-        nix::unistd::ForkResult::Parent { child } => Ok(Fork::Parent(child)),
+        nix::unistd::ForkResult::Parent { .. } => Ok(Fork::Parent),
         nix::unistd::ForkResult::Child => Ok(Fork::Child),
     }
 }
 
 /// What clone3(2) should make. Namespaces by flag; the child shares no memory.
 #[derive(Debug, Default)]
-pub struct Clone<'a> {
+pub(crate) struct Clone<'a> {
     /// `CLONE_NEW…` flags.
-    pub namespaces: u64,
+    pub(crate) namespaces: u64,
     /// Directory of the cgroup2 group the child is born in (Linux 5.7).
-    pub cgroup: Option<BorrowedFd<'a>>,
+    pub(crate) cgroup: Option<BorrowedFd<'a>>,
 }
 
 /// What the parent gets.
 #[derive(Debug)]
-pub struct Cloned {
+pub(crate) struct Cloned {
     /// The child's process id here.
-    pub pid: Pid,
+    pub(crate) pid: Pid,
     /// Its pidfd: the only handle that can't come to mean another process.
-    pub pidfd: OwnedFd,
+    pub(crate) pidfd: OwnedFd,
 }
 
 /// clone3(2) (Linux 5.3) as a fork. `None` in the child.
 ///
 /// # Errors
 /// The kernel's; `EDEADLK` with more than one thread, as in [`fork`].
-pub fn clone3(request: &Clone) -> io::Result<Option<Cloned>> {
+pub(crate) fn clone3(request: &Clone) -> io::Result<Option<Cloned>> {
     single_threaded()?;
     let mut pidfd: RawFd = -1;
     let mut args = libc::clone_args {
@@ -68,7 +71,7 @@ pub fn clone3(request: &Clone) -> io::Result<Option<Cloned>> {
         cgroup: 0,
     };
     if let Some(fd) = request.cgroup {
-        args.flags |= libc::CLONE_INTO_CGROUP as u64;
+        args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = fd.as_raw_fd() as u64;
     }
     // SAFETY: args is a valid clone_args of the size given; no stack and no CLONE_VM, so the child runs on a copy of this memory like
@@ -96,7 +99,7 @@ fn single_threaded() -> io::Result<()> {
 ///
 /// # Errors
 /// The kernel's: `EINVAL` where the file system has no idmapped mounts.
-pub fn mount_setattr_idmap(mount: BorrowedFd, userns: BorrowedFd, set: u64) -> io::Result<()> {
+pub(crate) fn mount_setattr_idmap(mount: BorrowedFd, userns: BorrowedFd, set: u64) -> io::Result<()> {
     let attr = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_IDMAP | set,
         attr_clr: 0,
@@ -110,7 +113,7 @@ pub fn mount_setattr_idmap(mount: BorrowedFd, userns: BorrowedFd, set: u64) -> i
 ///
 /// # Errors
 /// The kernel's.
-pub fn mount_set_flags(mount: BorrowedFd, set: u64) -> io::Result<()> {
+pub(crate) fn mount_set_flags(mount: BorrowedFd, set: u64) -> io::Result<()> {
     let attr = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
     mount_setattr(mount, 0, &attr)
 }
@@ -119,7 +122,7 @@ pub fn mount_set_flags(mount: BorrowedFd, set: u64) -> io::Result<()> {
 ///
 /// # Errors
 /// The kernel's.
-pub fn make_all_private() -> io::Result<()> {
+pub(crate) fn make_all_private() -> io::Result<()> {
     let attr = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
     let root = rustix::fs::open("/", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
     mount_setattr(std::os::fd::AsFd::as_fd(&root), libc::AT_RECURSIVE, &attr)
@@ -145,14 +148,14 @@ fn mount_setattr(mount: BorrowedFd, flags: i32, attr: &libc::mount_attr) -> io::
 ///
 /// # Errors
 /// The kernel's.
-pub fn cloexec_all_above_stderr() -> io::Result<()> {
+pub(crate) fn cloexec_all_above_stderr() -> io::Result<()> {
     // SAFETY: touches descriptor flags only; no descriptor is closed, so no owner is left with a dangling one.
     let r = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Ends the process at once, running no destructor: for a forked child, whose copies of the parent's objects must not be cleaned up twice.
-pub fn exit_now(code: i32) -> ! {
+pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit never returns and runs nothing.
     unsafe { libc::_exit(code) }
 }
@@ -161,7 +164,7 @@ pub fn exit_now(code: i32) -> ! {
 ///
 /// # Errors
 /// The kernel's.
-pub fn set_controlling_terminal(fd: BorrowedFd) -> io::Result<()> {
+pub(crate) fn set_controlling_terminal(fd: BorrowedFd) -> io::Result<()> {
     // SAFETY: TIOCSCTTY takes an integer; no memory is touched.
     let r = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY, 0) };
     if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -171,7 +174,7 @@ pub fn set_controlling_terminal(fd: BorrowedFd) -> io::Result<()> {
 ///
 /// # Errors
 /// The kernel's, from sigprocmask.
-pub fn reset_signals() -> io::Result<()> {
+pub(crate) fn reset_signals() -> io::Result<()> {
     for n in 1..=libc::SIGRTMAX() {
         // SAFETY: SIG_DFL installs no handler. The refusals for KILL, STOP and libc's own signals are harmless.
         unsafe { libc::signal(n, libc::SIG_DFL) };
@@ -184,11 +187,17 @@ pub fn reset_signals() -> io::Result<()> {
 ///
 /// # Errors
 /// The kernel's.
-pub fn send_realtime(pidfd: impl std::os::fd::AsFd, offset: i32) -> io::Result<()> {
+pub(crate) fn send_realtime(pidfd: impl std::os::fd::AsFd, offset: i32) -> io::Result<()> {
     let signal = libc::SIGRTMIN() + offset;
     // SAFETY: a null siginfo is allowed (pidfd_send_signal(2)); no other pointer.
     let r = unsafe {
         libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
     };
     if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has the kernel bury children as they die, orphans of a pid namespace's first process included: nobody waits for them.
+pub(crate) fn ignore_dead_children() {
+    // SAFETY: SIG_IGN installs no handler.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
 }

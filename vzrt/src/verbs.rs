@@ -7,14 +7,14 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::cgroup;
 use crate::channel::Trouble;
-use crate::error::Failed;
+use crate::error::{Call, Failed};
 use crate::hooks::{self, wait_for};
 use crate::inside::{self, Inside};
 use crate::plan::Plan;
 use crate::rootfs::{self, RootError};
-use crate::state::{Journal, RunDir, Running, boot_id};
+use crate::state::{Journal, RunDir, Running, State, boot_id, start_ticks};
 use crate::teardown::{self, TeardownError};
-use crate::{monitor, net};
+use crate::{launch, monitor, net};
 
 /// How a stop is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,4 +251,49 @@ fn run_stop_script(inside: &Inside, plan: &Plan) -> Result<(), VerbError> {
         }),
         None => Ok(()),
     }
+}
+
+/// Makes a container's whole environment with an idle process for its init, does something inside, and takes all of it away again: for
+/// `runscript` and for settings of a container that does not run. Without `network` it has none.
+///
+/// # Errors
+/// As [`start`]; nothing is left then. A failure to clear up is an error too.
+pub fn with_idle_init<T>(
+    plan: &Plan,
+    host: &cgroup::Host,
+    network: Option<&net::HostNet>,
+    work: impl FnOnce(&Inside) -> T,
+) -> Result<T, VerbError> {
+    let run = RunDir::new(&plan.vz.run_dir);
+    let mut plan = plan.clone();
+    // The container is not starting: its own start script is not for this.
+    plan.vz.hooks.start = None;
+    let journal = journal_of(&plan);
+    let go = || {
+        mount_journaled(&plan, &run, &journal)?;
+        if let Some(net) = network {
+            net::ensure_host(net).map_err(VerbError::Network)?;
+        }
+        let launched = launch::launch(&plan, host, network.is_some(), &launch::idle).map_err(VerbError::Start)?;
+        launched.go().map_err(VerbError::Start)?;
+        let pid = launched.pid.as_raw();
+        let state = State {
+            boot_id: boot_id(),
+            ctid: plan.ctid,
+            init_pid: pid,
+            init_start_ticks: start_ticks(pid).unwrap_or_default(),
+            monitor_pid: 0,
+            started_at_s: 0,
+            cgroup: plan.vz.cgroup.clone(),
+        };
+        let init = launched.pidfd.try_clone().map_err(|e| Failed { call: "dup(pidfd)".into(), source: e })?;
+        let done = work(&Inside::new(&Running { state, init }, &plan, host));
+        // Ends the idle init and with it all that was started inside. It is our child, so it is ours to wait for.
+        pidfd_send_signal(&launched.pidfd, Signal::KILL).call(|| "pidfd_send_signal(KILL)")?;
+        nix::sys::wait::waitpid(launched.pid, None).call(|| "waitpid(idle init)")?;
+        Ok(done)
+    };
+    let done = go().inspect_err(|_: &VerbError| teardown::dismantle_after_failure(&run, &journal, host))?;
+    teardown::dismantle(&run, &journal, host)?;
+    Ok(done)
 }

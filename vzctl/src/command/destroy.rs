@@ -32,7 +32,7 @@ pub(super) fn run(context: &Context) -> Outcome {
     {
         tracing::warn!("rmdir({}): {e}", container.ve_root.display());
     }
-    if let Some(name) = &container.name {
+    if let Some(name) = &container.settings.name {
         names::release(&context.node, context.ctid, name).map_err(|e| Failure::from_error(e.exit(), &e))?;
     }
     put_aside(context)?;

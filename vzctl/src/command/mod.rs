@@ -19,7 +19,7 @@ use vzrt::lock::{Lock, LockError};
 use vzrt::state::RunDir;
 
 use crate::cli::{self, Request};
-use crate::config::container::Container;
+use crate::subject::Subject;
 use crate::config::{Node, names, node};
 use crate::failure::{Outcome, chain};
 use crate::{Exit, Failure, logging};
@@ -89,8 +89,8 @@ pub(crate) struct Context {
 
 impl Context {
     /// The container's configuration; 14 where it has none.
-    pub(crate) fn container(&self) -> Result<Container, Failure> {
-        Container::load(&self.node, self.ctid).map_err(|e| {
+    pub(crate) fn container(&self) -> Result<Subject, Failure> {
+        Subject::load(&self.node, self.ctid).map_err(|e| {
             let failure = Failure::from_error(e.exit(), &e);
             match e.exit() {
                 Exit::NoContainerConfig => failure.hint(format!("`vzctl create {}` makes it; `vzlist -a` shows what there is.", self.ctid)),

@@ -5,7 +5,7 @@ use std::io::Write;
 use vzrt::{Condition, Plan, Step};
 
 use super::{Context, failed, stop};
-use crate::config::container::Container;
+use crate::subject::Subject;
 use crate::failure::Outcome;
 use crate::{Exit, Failure, decide};
 
@@ -38,7 +38,7 @@ pub(super) fn restart(context: &Context) -> Outcome {
 }
 
 /// Stops the container if it runs, and starts it.
-pub(super) fn restart_locked(context: &Context, container: Container, host: &vzrt::cgroup::Host) -> Outcome {
+pub(super) fn restart_locked(context: &Context, container: Subject, host: &vzrt::cgroup::Host) -> Outcome {
     match vzrt::settle(&context.run_dir(), host).map_err(|e| failed(&e))? {
         Condition::Running(running) => stop::stop(context, &container, *running, host)?,
         Condition::Mounted(journal) => vzrt::unmount(&context.run_dir(), &journal).map_err(|e| failed(&e))?,
@@ -47,8 +47,8 @@ pub(super) fn restart_locked(context: &Context, container: Container, host: &vzr
     start(context, container, host)
 }
 
-fn start(context: &Context, mut container: Container, host: &vzrt::cgroup::Host) -> Outcome {
-    if container.disabled && !flag(context, "force") {
+fn start(context: &Context, container: Subject, host: &vzrt::cgroup::Host) -> Outcome {
+    if container.settings.disabled == Some(true) && !flag(context, "force") {
         return Err(Failure::new(Exit::Disabled, "Container start disabled")
             .hint(format!("`vzctl set {} --disabled no --save` enables it; `vzctl start --force` starts it once.", context.ctid)));
     }
@@ -56,7 +56,8 @@ fn start(context: &Context, mut container: Container, host: &vzrt::cgroup::Host)
     if dump.exists() {
         tracing::warn!("Dump file {} exists, and restoring is not possible yet: starting afresh", dump.display());
     }
-    decide::ensure_ids(&context.node, &mut container)?;
+    container.own.require_valid(&context.node).map_err(|e| Failure::from_error(e.exit(), &e))?;
+    let container = decide::ensure_ids(&context.node, container)?;
     let plan = decide::plan(&context.node, &container)?;
     let host_net = decide::host_net(&context.node);
     tracing::info!("Starting container...");
@@ -76,18 +77,18 @@ fn start(context: &Context, mut container: Container, host: &vzrt::cgroup::Host)
 }
 
 /// The lines the original printed while it set what is set.
-fn tell_settings(plan: &Plan, container: &Container) {
+fn tell_settings(plan: &Plan, container: &Subject) {
     if !plan.vz.net.addresses.is_empty() {
         let list: Vec<String> = plan.vz.net.addresses.iter().map(ToString::to_string).collect();
         tracing::info!("Adding IP address(es): {}", list.join(" "));
     }
-    if let Some(limit) = container.cpulimit.filter(|l| *l > 0) {
+    if let Some(limit) = container.settings.cpulimit_percent.filter(|l| *l > 0) {
         tracing::info!("Setting CPU limit: {limit}");
     }
-    if let Some(units) = container.cpuunits {
+    if let Some(units) = container.settings.cpuunits {
         tracing::info!("Setting CPU units: {units}");
     }
-    if let Some(cpus) = container.cpus {
+    if let Some(cpus) = container.settings.cpus {
         tracing::info!("Setting CPUs: {cpus}");
     }
 }
@@ -114,7 +115,7 @@ fn wait_until_up(context: &Context) -> Result<(), Failure> {
     }
 }
 
-fn dry_run(context: &Context, container: &Container) -> Outcome {
+fn dry_run(context: &Context, container: &Subject) -> Outcome {
     let plan = decide::plan(&context.node, container)?;
     let text = if context.request.json {
         serde_json::to_string_pretty(&plan).map_err(|e| Failure::from_error(Exit::System, &e))?

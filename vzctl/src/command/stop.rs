@@ -5,7 +5,7 @@ use std::time::Duration;
 use vzrt::{Condition, StopMode, StopStep};
 
 use super::{Context, failed};
-use crate::config::container::Container;
+use crate::subject::Subject;
 use crate::failure::Outcome;
 use crate::{Exit, Failure};
 
@@ -31,7 +31,7 @@ pub(super) fn run(context: &Context) -> Outcome {
 /// Stops a running container under the lock, saying how it goes.
 pub(super) fn stop(
     context: &Context,
-    container: &Container,
+    container: &Subject,
     running: vzrt::Running,
     host: &vzrt::cgroup::Host,
 ) -> Result<(), Failure> {
@@ -42,7 +42,7 @@ pub(super) fn stop(
         .ok()
         .flatten()
         .copied()
-        .or(container.stop_timeout_s)
+        .or(container.settings.stop_timeout_s)
         .or(context.node.global.stop_timeout_s)
         .unwrap_or(DEFAULT_TIMEOUT_S);
     let mode = if option("fast") { StopMode::Kill } else { StopMode::Halt(Duration::from_secs(timeout_s)) };

@@ -13,14 +13,15 @@ use vzrt::plan::{Extras, GuestPlan, Hooks, IdRange};
 use vzrt::{Ctid, Plan};
 
 pub use resources::resources;
-pub use root::{image_file, is_bounded_by_image, root};
+pub use root::{image_file, is_bounded_by_image, project_id, root, wants_quota};
 
-use crate::config::container::Container;
+use crate::subject::Subject;
 use crate::config::dist::{self, Dist, HostnameStyle};
 use crate::config::global::NeighbourDevices;
 use crate::config::hooks::{Moment, scripts};
 use crate::config::values::{Dns, SearchDomains};
-use crate::config::{Node, idrange};
+use crate::config::idrange::{self, WIDTH};
+use crate::config::Node;
 use crate::{Exit, Failure};
 
 /// Where init is looked for, in vzctl 4's order.
@@ -30,7 +31,7 @@ const INIT: [&str; 3] = ["/sbin/init", "/etc/init", "/bin/init"];
 ///
 /// # Errors
 /// The configuration asks for something no plan can be made of.
-pub fn plan(node: &Node, container: &Container) -> Result<Plan, Failure> {
+pub fn plan(node: &Node, container: &Subject) -> Result<Plan, Failure> {
     let ctid = container.ctid;
     let ids = ids(container)?;
     let spec = spec::spec(node, container, ids)?;
@@ -56,20 +57,21 @@ pub fn plan(node: &Node, container: &Container) -> Result<Plan, Failure> {
 ///
 /// # Errors
 /// No range is free, or the configuration can't be saved.
-pub fn ensure_ids(node: &Node, container: &mut Container) -> Result<(), Failure> {
+pub fn ensure_ids(node: &Node, container: Subject) -> Result<Subject, Failure> {
     if container.settings.local_uid.is_some() && container.settings.local_gid.is_some() {
-        return Ok(());
+        return Ok(container);
     }
     let allocation = idrange::allocate(node).map_err(|e| Failure::from_error(e.exit(), &e))?;
-    container.set_ids(allocation.bases).map_err(|e| Failure::from_error(e.exit(), &e))?;
-    container.save(node).map_err(|e| Failure::from_error(e.exit(), &e))
+    let container = container.with_ids(node, allocation.bases).map_err(|e| Failure::from_error(e.exit(), &e))?;
+    container.own.save(node).map_err(|e| Failure::from_error(e.exit(), &e))?;
+    Ok(container)
 }
 
-fn ids(container: &Container) -> Result<IdRange, Failure> {
+fn ids(container: &Subject) -> Result<IdRange, Failure> {
     match (container.settings.local_uid, container.settings.local_gid) {
-        (Some(uid), Some(gid)) => Ok(IdRange { uid, gid, count: idrange::WIDTH }),
+        (Some(uid), Some(gid)) => Ok(IdRange { uid, gid, count: WIDTH }),
         // Only a plan that is printed gets here; `start` and `mount` give a range first.
-        _ => Ok(IdRange { uid: 0x7fff_0000 - idrange::WIDTH, gid: 0x7fff_0000 - idrange::WIDTH, count: idrange::WIDTH }),
+        _ => Ok(IdRange { uid: 0x7fff_0000 - WIDTH, gid: 0x7fff_0000 - WIDTH, count: WIDTH }),
     }
 }
 
@@ -89,7 +91,7 @@ pub fn host_net(node: &Node) -> HostNet {
 ///
 /// # Errors
 /// An address that no container can have.
-pub fn net_plan(node: &Node, container: &Container) -> Result<NetPlan, Failure> {
+pub fn net_plan(node: &Node, container: &Subject) -> Result<NetPlan, Failure> {
     let host = host_net(node);
     let own = vzrt::net::host_addresses().map_err(|e| Failure::because(Exit::AddAddress, "Unable to list the addresses of this host", &e))?;
     for address in &container.settings.addresses {
@@ -120,18 +122,22 @@ fn hooks(node: &Node, ctid: Ctid) -> Result<Hooks, Failure> {
         stop: at(Moment::Stop)?.into_iter().next(),
         umount: at(Moment::Umount)?,
         postumount: at(Moment::PostUmount)?,
-        env: vec![
-            ("VEID".into(), ctid.to_string()),
-            ("VE_CONFFILE".into(), node.container_conf(ctid).display().to_string()),
-        ],
+        env: hook_env(node, ctid),
     })
+}
+
+/// What action scripts are told in their environment.
+#[must_use]
+pub fn hook_env(node: &Node, ctid: Ctid) -> Vec<(String, String)> {
+    let conf = node.container_conf(ctid).display().to_string();
+    vec![("VEID".into(), ctid.to_string()), ("VE_CONFFILE".into(), conf)]
 }
 
 /// The container's dist configuration, and what to warn of about it.
 ///
 /// # Errors
 /// There is none, not even a default.
-pub fn dist_of(node: &Node, container: &Container) -> Result<Dist, Failure> {
+pub fn dist_of(node: &Node, container: &Subject) -> Result<Dist, Failure> {
     let choice = dist::choose(&node.dists_dir(), container.settings.ostemplate.as_deref(), |p| p.exists());
     if let Some(warning) = choice.warning {
         tracing::debug!("Warning: {warning}");
@@ -139,7 +145,7 @@ pub fn dist_of(node: &Node, container: &Container) -> Result<Dist, Failure> {
     Dist::load(&choice.path).map_err(|e| Failure::from_error(e.exit(), &e))
 }
 
-fn guest_plan(node: &Node, container: &Container) -> Result<GuestPlan, Failure> {
+fn guest_plan(node: &Node, container: &Subject) -> Result<GuestPlan, Failure> {
     let settings = &container.settings;
     let hostname = settings.hostname.clone();
     let (nameservers, search) = dns(node, container)?;
@@ -150,7 +156,7 @@ fn guest_plan(node: &Node, container: &Container) -> Result<GuestPlan, Failure> 
 ///
 /// # Errors
 /// The host's own can't be read.
-pub fn dns(node: &Node, container: &Container) -> Result<(Vec<IpAddr>, Vec<String>), Failure> {
+pub fn dns(node: &Node, container: &Subject) -> Result<(Vec<IpAddr>, Vec<String>), Failure> {
     let settings = &container.settings;
     let servers = settings.nameserver.as_ref().or(node.global.nameserver.as_ref());
     let search = settings.searchdomain.as_ref().or(node.global.searchdomain.as_ref());

@@ -7,7 +7,7 @@ use quota::project::{self, Support};
 use vzrt::plan::{Disk, IdRange, Layers, RootPlan};
 
 use crate::config::Node;
-use crate::config::container::Container;
+use crate::subject::Subject;
 use crate::{Exit, Failure};
 
 /// The image of a private area that is bounded by one.
@@ -17,12 +17,15 @@ const IMAGE: &str = "root.img";
 ///
 /// # Errors
 /// Whether the host can bound directories could not be found out.
-pub fn root(node: &Node, container: &Container, ids: IdRange) -> Result<RootPlan, Failure> {
+pub fn root(node: &Node, container: &Subject, ids: IdRange) -> Result<RootPlan, Failure> {
     let private = container.ve_private.clone();
     let layers = match &container.settings.tree {
-        Some(tree) => Layers::OverTree(
-            templates::Store::open(&node.global.template_dir).tree_path(&tree.to_string()),
-        ),
+        Some(tree) => {
+            let tree = templates::Store::open(&node.global.template_dir)
+                .tree_by_id(&tree.to_string())
+                .map_err(|e| Failure::from_error(Exit::NoSuchTemplate, &e))?;
+            Layers::OverTree(tree.path)
+        }
         None => Layers::Whole,
     };
     Ok(RootPlan {
@@ -35,16 +38,27 @@ pub fn root(node: &Node, container: &Container, ids: IdRange) -> Result<RootPlan
     })
 }
 
-fn disk(node: &Node, container: &Container, private: &Path) -> Result<Disk, Failure> {
+/// Whether the container's private area is to be bounded at all.
+#[must_use]
+pub fn wants_quota(node: &Node, container: &Subject) -> bool {
+    node.global.disk_quota && container.settings.diskquota != Some(false)
+}
+
+/// The project that a container's private area is, where the host has project quota: its number.
+#[must_use]
+pub fn project_id(container: &Subject) -> Option<NonZeroU32> {
+    NonZeroU32::new(container.ctid.get())
+}
+
+fn disk(node: &Node, container: &Subject, private: &Path) -> Result<Disk, Failure> {
     let image = private.join(IMAGE);
     // Only an area over a template tree can have an image in it: there the private directory is ours. A whole tree is the container's own,
     // and a file of that name in it is nothing but a file.
     if container.settings.tree.is_some() && image.is_file() {
         return Ok(Disk::Image { file: image });
     }
-    let wanted = node.global.disk_quota && container.settings.diskquota != Some(false);
     let limits = container.settings.disk_limits();
-    match (wanted, support(private)?, NonZeroU32::new(container.ctid.get())) {
+    match (wants_quota(node, container), support(private)?, project_id(container)) {
         (true, Support::Available, Some(id)) => Ok(Disk::Project { id, limits }),
         _ => Ok(Disk::Unbounded),
     }
@@ -54,9 +68,8 @@ fn disk(node: &Node, container: &Container, private: &Path) -> Result<Disk, Fail
 ///
 /// # Errors
 /// The file system could not be asked.
-pub fn is_bounded_by_image(node: &Node, container: &Container, parent: &Path) -> Result<bool, Failure> {
-    let wanted = node.global.disk_quota && container.settings.diskquota != Some(false);
-    Ok(wanted && support(parent)? != Support::Available)
+pub fn is_bounded_by_image(node: &Node, container: &Subject, parent: &Path) -> Result<bool, Failure> {
+    Ok(wants_quota(node, container) && support(parent)? != Support::Available)
 }
 
 /// The image file of a private area.

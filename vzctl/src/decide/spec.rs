@@ -9,7 +9,7 @@ use vzrt::policy;
 
 use super::resources::resources;
 use crate::config::Node;
-use crate::config::container::Container;
+use crate::subject::Subject;
 use crate::{Exit, Failure};
 
 /// Devices of the host that every container has: those that do nothing to the host.
@@ -32,7 +32,7 @@ const MASKED: [&str; 7] = [
 /// Files of proc that do something to the whole machine. Their owner is the host's root; this is the second wall.
 const READ_ONLY: [&str; 4] = ["/proc/bus", "/proc/irq", "/proc/sysrq-trigger", "/proc/fs"];
 
-pub(super) fn spec(node: &Node, container: &Container, ids: IdRange) -> Result<Spec, Failure> {
+pub(super) fn spec(node: &Node, container: &Subject, ids: IdRange) -> Result<Spec, Failure> {
     let settings = &container.settings;
     let bad = |e: oci_spec::OciSpecError| Failure::from_error(Exit::InvalidValue, &e);
     let capabilities = capabilities(container)?;
@@ -102,7 +102,7 @@ fn policy_none() -> oci_spec::runtime::Capabilities {
 }
 
 /// The default set with the switches of `CAPABILITY`.
-fn capabilities(container: &Container) -> Result<oci_spec::runtime::Capabilities, Failure> {
+fn capabilities(container: &Subject) -> Result<oci_spec::runtime::Capabilities, Failure> {
     let switches = container
         .settings
         .capabilities

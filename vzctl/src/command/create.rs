@@ -1,0 +1,255 @@
+//! `vzctl create`: a configuration and a private area.
+//!
+//! The private area is made beside its place and renamed into it with a mark in it; the mark goes when the configuration is saved. Under the
+//! container's lock a mark means an interrupted `create`, and the next one clears it away.
+
+use std::path::{Path, PathBuf};
+
+use quota::Limit;
+use quota::image::{self, Size};
+use templates::{Progress, Silent, Store, TemplateName};
+
+use super::{Context, destroy, system};
+use crate::config::container::{Container, load_sample};
+use crate::config::document::Document;
+use crate::config::hooks::{Moment, scripts};
+use crate::config::names;
+use crate::config::request;
+use crate::config::settings::Change;
+use crate::config::values::{Layout, TemplateTree};
+use crate::config::{Node, idrange};
+use crate::failure::Outcome;
+use crate::subject::Subject;
+use crate::{Exit, Failure, decide, terminal_progress};
+
+/// The mark of a private area whose `create` has not ended.
+const MARK: &str = ".vz-creating";
+
+pub(super) fn run(context: &Context) -> Outcome {
+    let _lock = context.lock("creating")?;
+    let node = &context.node;
+    let changes = changes(context)?;
+    let wanted = Subject::new(node, begin(context, &changes)?);
+    let template = template_name(node, &wanted)?;
+    let private = wanted.ve_private.clone();
+    clear_interrupted(&private)?;
+    if occupied(&private)? {
+        return Err(Failure::new(Exit::PrivateAreaExists, format!("Private area already exists in {}", private.display())));
+    }
+    tracing::info!("Creating container private area ({template})");
+    let made = make(context, wanted, &template).inspect_err(|_| {
+        if let Err(e) = clear_interrupted(&private) {
+            e.tell();
+        }
+        tracing::error!("Creation of container private area failed");
+    })?;
+    tracing::info!("CT configuration saved to {}", node.container_conf(context.ctid).display());
+    run_hook(context, &made)?;
+    tracing::info!("Container private area was created");
+    Ok(Exit::Success)
+}
+
+fn changes(context: &Context) -> Result<Vec<Change>, Failure> {
+    let matches = &context.request.matches;
+    let mut changes: Vec<Change> = request::changes(matches)
+        .map_err(|e| Failure::from_error(e.exit(), &e))?
+        .into_iter()
+        .map(|(_, change)| change)
+        .collect();
+    let asked = matches.get_one::<String>("layout");
+    let layout = match asked {
+        Some(word) => Layout::parse(word).map_err(|e| Failure::new(Exit::UnknownMountType, format!("Bad parameter for --layout: {e}")))?,
+        None => context.node.global.defaults.layout.unwrap_or(Layout::Simfs),
+    };
+    if let Layout::Ploop(_) = layout {
+        if asked.is_some() {
+            return Err(Failure::new(Exit::NoPloop, "The ploop layout is not supported yet")
+                .hint("Without --layout the private area is a directory, or an image where this host has no quota for directories."));
+        }
+        tracing::warn!("Warning: VE_LAYOUT=ploop of vz.conf is not supported yet, the container gets simfs");
+    }
+    changes.push(Change::Layout(Layout::Simfs));
+    Ok(changes)
+}
+
+/// The configuration the container begins with: a file somebody has put there already, or a sample; and what the command line says.
+fn begin(context: &Context, changes: &[Change]) -> Result<Container, Failure> {
+    let (node, ctid) = (&context.node, context.ctid);
+    let named = context.request.matches.get_one::<String>("config");
+    let exists = node.container_conf(ctid).exists();
+    let fail = |e: crate::config::container::ContainerError| Failure::from_error(e.exit(), &e);
+    let mut conf = if exists {
+        if named.is_some() {
+            return Err(Failure::new(Exit::CopyConfig, format!("Container config file {} already exists", node.container_conf(ctid).display()))
+                .hint("Leave --config out to use it, or remove it."));
+        }
+        tracing::info!("Container config file already exists, it is used as it is");
+        Container::load(node, ctid).map_err(fail)?
+    } else {
+        let name = named.cloned().or_else(|| node.global.config_sample.clone());
+        let document = match &name {
+            Some(name) => sample(node, name)?,
+            None => Document::default(),
+        };
+        let mut conf = Container::from_document(ctid, document);
+        if let Some(name) = name {
+            conf.apply(&[Change::OriginSample(name)]).map_err(fail)?;
+        }
+        conf
+    };
+    conf.apply(changes).map_err(fail)?;
+    Ok(conf)
+}
+
+pub(super) fn sample(node: &Node, name: &str) -> Result<Document, Failure> {
+    let missing = || {
+        Failure::new(Exit::CopyConfig, format!("Sample config {name} not found"))
+            .hint(format!("Samples are {}/ve-NAME.conf-sample.", node.conf_dir().display()))
+    };
+    let path = node.sample_conf(name).filter(|p| p.exists()).ok_or_else(missing)?;
+    load_sample(&path).map_err(|e| Failure::because(Exit::CopyConfig, format!("Sample config {name} can't be read"), &e))
+}
+
+fn template_name(node: &Node, container: &Subject) -> Result<TemplateName, Failure> {
+    let name = container.settings.ostemplate.clone().or_else(|| node.global.default_ostemplate.clone());
+    let name = name.ok_or_else(|| {
+        Failure::new(Exit::NoOsTemplate, "OS template is not specified").hint("`--ostemplate NAME` or DEF_OSTEMPLATE in vz.conf names one.")
+    })?;
+    name.parse().map_err(|e| Failure::because(Exit::NoSuchTemplate, format!("Bad OS template name {name}"), &e))
+}
+
+fn occupied(private: &Path) -> Result<bool, Failure> {
+    match std::fs::read_dir(private) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Failure::because(Exit::CreatePrivateArea, format!("Unable to look into {}", private.display()), &e)),
+    }
+}
+
+fn staging(private: &Path) -> PathBuf {
+    let mut name = private.as_os_str().to_owned();
+    name.push(".tmp");
+    name.into()
+}
+
+fn clear_interrupted(private: &Path) -> Result<(), Failure> {
+    if let Some(parent) = private.parent() {
+        destroy::sweep(parent)?;
+    }
+    vzrt::remove::remove_tree(&staging(private)).map_err(|e| system(&e))?;
+    if private.join(MARK).exists() {
+        vzrt::remove::remove_tree(private).map_err(|e| system(&e))?;
+    }
+    Ok(())
+}
+
+/// Everything that leaves something behind, in an order that a crash anywhere can be recognised from.
+fn make(context: &Context, wanted: Subject, template: &TemplateName) -> Result<Subject, Failure> {
+    let node = &context.node;
+    let fail = |e: crate::config::container::ContainerError| Failure::from_error(e.exit(), &e);
+    let tree = tree(node, template)?;
+    // Held until the configuration that names the range is saved.
+    let range = match (wanted.settings.local_uid, wanted.settings.local_gid) {
+        (Some(_), Some(_)) => None,
+        _ => Some(idrange::allocate(node).map_err(|e| Failure::from_error(e.exit(), &e))?),
+    };
+    let mut changes = vec![Change::Tree(tree), Change::OsTemplate(template.to_string())];
+    if let Some(range) = &range {
+        changes.extend([Change::LocalUid(range.bases.uid), Change::LocalGid(range.bases.gid)]);
+    }
+    let container = wanted.with(node, &changes).map_err(fail)?;
+    let name = container.settings.name.clone();
+    let claim = name.as_deref().map(|n| names::claim(node, context.ctid, n)).transpose();
+    let claim = claim.map_err(|e| Failure::from_error(e.exit(), &e))?;
+    make_private(context, &container)?;
+    container.own.save(node).map_err(fail)?;
+    if let Some(claim) = claim {
+        claim.keep(None).map_err(|e| Failure::from_error(e.exit(), &e))?;
+    }
+    std::fs::remove_file(container.ve_private.join(MARK)).map_err(|e| system(&e))?;
+    Ok(container)
+}
+
+/// The shared tree, unpacked now if no container has needed it before.
+fn tree(node: &Node, template: &TemplateName) -> Result<TemplateTree, Failure> {
+    let store = Store::open(&node.global.template_dir);
+    let archive = store.find(template).map_err(|e| {
+        Failure::from_error(Exit::NoSuchTemplate, &e)
+            .hint(format!("`vzpkg create cache {template}` makes it, or put {template}.tar.gz into {}.", store.cache_dir().display()))
+    })?;
+    let mut silent = Silent;
+    let mut bar = terminal_progress(template.as_str());
+    let progress: &mut dyn Progress = bar.as_mut().map_or(&mut silent, |bar| bar);
+    let tree = store.tree(&archive, progress).map_err(|e| {
+        let exit = if crate::failure::is_disk_full(&e) { Exit::DiskFull } else { Exit::BrokenTemplate };
+        Failure::because(exit, format!("OS template {template} can't be unpacked"), &e)
+    })?;
+    TemplateTree::parse(&tree.id).map_err(|e| Failure::new(Exit::System, e.to_string()))
+}
+
+/// The private area: empty, over the template's tree, bounded by project quota or by an image.
+fn make_private(context: &Context, container: &Subject) -> Result<(), Failure> {
+    let private = &container.ve_private;
+    let temp = staging(private);
+    let cannot = |e: &(dyn std::error::Error + 'static)| {
+        let exit = if crate::failure::is_disk_full(e) { Exit::DiskFull } else { Exit::CreatePrivateArea };
+        Failure::because(exit, format!("Unable to create the private area {}", private.display()), e)
+    };
+    vzrt::rootfs::make_private(&temp).map_err(|e| cannot(&e))?;
+    std::fs::write(temp.join(MARK), "").map_err(|e| cannot(&e))?;
+    bound(context, container, &temp).map_err(|e| match e {
+        Bounding::Failure(f) => f,
+        Bounding::Image(e) => cannot(&e),
+        Bounding::Project(e) => cannot(&e),
+    })?;
+    let sync_parent = || std::fs::File::open(private.parent().unwrap_or(Path::new("/")))?.sync_all();
+    // An empty directory in its place is what rename(2) replaces.
+    std::fs::rename(&temp, private).and_then(|()| sync_parent()).map_err(|e| cannot(&e))
+}
+
+enum Bounding {
+    Failure(Failure),
+    Image(image::Error),
+    Project(quota::project::Error),
+}
+
+fn bound(context: &Context, container: &Subject, area: &Path) -> Result<(), Bounding> {
+    let limits = container.settings.disk_limits().effective();
+    let Limit::Of(space_kib) = limits.space_kib.hard else { return Ok(()) };
+    if decide::is_bounded_by_image(&context.node, container, area).map_err(Bounding::Failure)? {
+        let inodes = match limits.inodes.hard {
+            Limit::Of(n) => n,
+            // mke2fs's own ratio.
+            Limit::Unlimited => space_kib / 16,
+        };
+        return image::create(&decide::image_file(area), Size::Usable(space_kib), inodes).map_err(Bounding::Image);
+    }
+    if let Some(id) = decide::project_id(container).filter(|_| decide::wants_quota(&context.node, container)) {
+        let project = quota::project::Project::open(area, id).map_err(Bounding::Project)?;
+        project.assign().map_err(Bounding::Project)?;
+    }
+    Ok(())
+}
+
+/// `vps.create` may refuse the container, which then never was.
+fn run_hook(context: &Context, made: &Subject) -> Result<(), Failure> {
+    let node = &context.node;
+    let run = || -> Result<(), Failure> {
+        let hooks = scripts(node, context.ctid, Moment::Create).map_err(|e| Failure::from_error(e.exit(), &e))?;
+        let env = decide::hook_env(node, context.ctid);
+        vzrt::hooks::run_on_host(&hooks, &vzrt::plan::Hooks { env, ..Default::default() })
+            .map_err(|e| Failure::from_error(Exit::ActionScript, &e))
+    };
+    run().inspect_err(|_| {
+        tracing::error!("Creation of container private area failed");
+        let undone = vzrt::remove::remove_tree(&made.ve_private).map_err(|e| system(&e)).and_then(|()| {
+            if let Some(name) = &made.settings.name {
+                names::release(node, context.ctid, name).map_err(|e| Failure::from_error(e.exit(), &e))?;
+            }
+            std::fs::remove_file(node.container_conf(context.ctid)).map_err(|e| system(&e))
+        });
+        if let Err(e) = undone {
+            e.tell();
+        }
+    })
+}
