@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::container;
 use super::document::{Document, DocumentError};
-use super::values::{BadValue, Dns, Layout, SearchDomains, yes_no};
+use super::params;
+use super::settings::Settings;
+use super::values::{BadValue, Layout, yes_no};
 use crate::Exit;
 
 /// `vz.conf` could not be used.
@@ -23,7 +26,7 @@ pub enum GlobalError {
         /// The file.
         path: PathBuf,
         /// The key.
-        key: &'static str,
+        key: String,
         /// What is wrong.
         bad: BadValue,
     },
@@ -76,8 +79,6 @@ pub struct Global {
     pub stop_mode: StopMode,
     /// `VE_PARALLEL`: how many containers are started at once at boot; unset means four for each CPU.
     pub parallel: Option<u64>,
-    /// `STOP_TIMEOUT` in seconds.
-    pub stop_timeout_s: Option<u64>,
     /// `LOGGING` and `LOGFILE`: where the log goes, if anywhere.
     pub log_file: Option<PathBuf>,
     /// `LOG_LEVEL`.
@@ -98,10 +99,6 @@ pub struct Global {
     pub config_sample: Option<String>,
     /// `DEF_OSTEMPLATE`.
     pub default_ostemplate: Option<String>,
-    /// `NAMESERVER`, for containers that have none of their own.
-    pub nameserver: Option<Dns>,
-    /// `SEARCHDOMAIN`, likewise.
-    pub searchdomain: Option<SearchDomains>,
     /// `VE_LAYOUT` of a new container.
     pub layout: Layout,
     /// `LOCAL_UID`: the lowest uid given to a container.
@@ -120,6 +117,8 @@ pub struct Global {
     pub interface_prefix: String,
     /// `VZ_MASQUERADE`: private addresses reach the outside as the host.
     pub masquerade: bool,
+    /// What containers get where their own file says nothing: `NAMESERVER`, `STOP_TIMEOUT`, and whatever else of theirs is in `vz.conf`.
+    pub defaults: Settings,
     /// Names of keys that mean nothing here, for a diagnosis of typing errors.
     pub unknown: Vec<String>,
 }
@@ -136,7 +135,11 @@ impl Global {
     pub fn load(path: &Path) -> Result<Self, GlobalError> {
         let document =
             Document::load_linked(path).map_err(|source| GlobalError::File { path: path.to_owned(), source })?;
-        Self::from_document(&document).map_err(|(key, bad)| GlobalError::Value { path: path.to_owned(), key, bad })
+        Self::from_document(&document).map_err(|(key, bad)| GlobalError::Value {
+            path: path.to_owned(),
+            key: key.to_owned(),
+            bad,
+        })
     }
 
     /// The typed form of a parsed `vz.conf`; also checks it.
@@ -158,7 +161,6 @@ impl Global {
                 Some(other) => return Err(("VE_STOP_MODE", BadValue::new(other, "suspend or stop"))),
             },
             parallel: keys.number("VE_PARALLEL")?,
-            stop_timeout_s: keys.number("STOP_TIMEOUT")?,
             log_file: if keys.yes("LOGGING", true)? { Some(keys.path("LOGFILE", "/var/log/vzctl.log")?) } else { None },
             log_level: keys.level("LOG_LEVEL")?,
             verbose: keys.level("VERBOSE")?,
@@ -169,8 +171,6 @@ impl Global {
             error_on_arpfail: keys.yes("ERROR_ON_ARPFAIL", false)?,
             config_sample: keys.text("CONFIGFILE").map(str::to_owned),
             default_ostemplate: keys.text("DEF_OSTEMPLATE").map(str::to_owned),
-            nameserver: keys.parsed("NAMESERVER", Dns::parse)?,
-            searchdomain: keys.parsed("SEARCHDOMAIN", SearchDomains::parse)?,
             layout: keys.parsed("VE_LAYOUT", Layout::parse)?.unwrap_or(Layout::Simfs),
             local_uid: keys.id("LOCAL_UID")?,
             local_gid: keys.id("LOCAL_GID")?,
@@ -180,6 +180,7 @@ impl Global {
             cgroup: keys.parsed("VZ_CGROUP", cgroup_name)?.unwrap_or_else(|| "vz".to_owned()),
             interface_prefix: keys.parsed("VZ_IFPREFIX", interface_prefix)?.unwrap_or_else(|| "vz".to_owned()),
             masquerade: keys.yes("VZ_MASQUERADE", false)?,
+            defaults: defaults(document)?,
             unknown: unknown_keys(document),
         })
     }
@@ -190,13 +191,19 @@ const KNOWN: &str = "LOCKDIR DUMPDIR TEMPLATE VE_ROOT VE_PRIVATE VE0CPUUNITS VE_
     DEF_OSTEMPLATE NAMESERVER SEARCHDOMAIN VE_LAYOUT LOCAL_UID LOCAL_GID IPV6 MODULES_DISABLED VZ_RUNDIR VZ_CGROUP \
     VZ_IFPREFIX VZ_MASQUERADE";
 
+/// `LOCAL_UID` is here where the numbers of all containers begin, not the range of one; and no name is everybody's.
+fn defaults(document: &Document) -> Result<Settings, Bad> {
+    let mut settings = Settings::default();
+    match container::overlay(&mut settings, document).pop() {
+        Some(problem) => Err((problem.key, problem.bad)),
+        None => Ok(Settings { local_uid: None, local_gid: None, name: None, ..settings }),
+    }
+}
+
 fn unknown_keys(document: &Document) -> Vec<String> {
-    document
-        .pairs()
-        .map(|(k, _)| k)
-        .filter(|k| !KNOWN.contains(k) && !WITHOUT_EFFECT.contains(k))
-        .map(str::to_owned)
-        .collect()
+    let listed = |key: &str| KNOWN.split(' ').chain(WITHOUT_EFFECT.split(' ')).any(|k| k == key);
+    let known = |key: &&str| listed(key) || params::by_key(key).is_some();
+    document.pairs().map(|(k, _)| k).filter(|k| !known(k)).map(str::to_owned).collect()
 }
 
 /// Typed look-ups that name the key they failed on. An empty value is an unset one.

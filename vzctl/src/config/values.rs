@@ -6,10 +6,14 @@ use std::net::IpAddr;
 
 use super::document::{check_path_value, check_value};
 
+pub use vzrt::net::Address;
+
 mod devices;
+mod network;
 
 pub(crate) use devices::pci_list;
 pub use devices::{DevNode, DeviceAccess, DeviceRule};
+pub use network::{Mac, Netif};
 
 /// A text that does not say what its parameter needs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -126,6 +130,12 @@ pub(crate) fn interface_name(value: &str) -> Result<String, BadValue> {
         return Ok(value.to_owned());
     }
     Err(BadValue::new(value, "an interface name of up to 15 letters, digits and - _ . @ +"))
+}
+
+/// `--ipadd` and `IP_ADDRESS`: any number of addresses. `0.0.0.0` stood for "none" in old configurations.
+pub(crate) fn addresses(value: &str) -> Result<Vec<Address>, BadValue> {
+    let one = |w: &str| w.parse().map_err(|_| BadValue::new(w, "an address with or without /MASK"));
+    words(value).filter(|w| *w != "0.0.0.0").map(one).collect()
 }
 
 /// What the private area is.
@@ -452,6 +462,33 @@ impl fmt::Display for Mask {
                 f.write_str(&joined(ranges.iter().map(range), ","))
             }
         }
+    }
+}
+
+/// The tree of a template that a private area lies on: `VZ_TREE="debian-12-x86_64@DIGEST"`. Without one the private area is the whole tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateTree {
+    /// The template.
+    pub template: String,
+    /// Which state of it, in hexadecimal.
+    pub digest: String,
+}
+
+impl TemplateTree {
+    pub(crate) fn parse(value: &str) -> Result<Self, BadValue> {
+        let bad = || BadValue::new(value, "a template and the digest of its tree, as NAME@DIGEST");
+        let (template, digest) = value.split_once('@').ok_or_else(bad)?;
+        let hexadecimal = !digest.is_empty() && digest.len() <= 128 && digest.bytes().all(|b| b.is_ascii_hexdigit());
+        if !hexadecimal {
+            return Err(bad());
+        }
+        Ok(Self { template: file_name(template).map_err(|_| bad())?, digest: digest.to_owned() })
+    }
+}
+
+impl fmt::Display for TemplateTree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.template, self.digest)
     }
 }
 
