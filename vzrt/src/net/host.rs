@@ -66,7 +66,7 @@ fn forward_ipv6() -> Result<(), NetError> {
     set(forwarding, "1")
 }
 
-fn get(sysctl: &Path) -> Result<String, NetError> {
+pub(super) fn get(sysctl: &Path) -> Result<String, NetError> {
     let path = Path::new(SYSCTL).join(sysctl);
     let value = fs::read_to_string(&path).map_err(NetError::call(format!("read({})", path.display())))?;
     Ok(value.trim().to_owned())
@@ -79,19 +79,4 @@ fn set(sysctl: &Path, value: &str) -> Result<(), NetError> {
     }
     let path = Path::new(SYSCTL).join(sysctl);
     fs::write(&path, value).map_err(NetError::call(format!("write({}, {value})", path.display())))
-}
-
-/// One line of the table `vzctl check` prints.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Feature {
-    /// What it is.
-    pub feature: &'static str,
-    /// Whether this host has it.
-    pub available: bool,
-    /// What needs it.
-    pub needed_by: &'static str,
-    /// What happens without.
-    pub without: &'static str,
-    /// What exactly was seen, if that helps.
-    pub found: String,
 }

@@ -30,6 +30,12 @@ pub(super) fn create_pair(plan: &NetPlan, netns: BorrowedFd<'_>) -> Request {
     Request::create(Rtnl::NewLink(pair), text)
 }
 
+/// A pair that can't be: its inner end has a slash in its name, and is the end that the kernel registers first.
+pub(super) fn impossible_pair() -> Request {
+    let pair = LinkVeth::new("vz/", "vz/").build();
+    Request::create(Rtnl::NewLink(pair), "link add vz/ type veth peer vz/")
+}
+
 /// What both ends have in common: see [`NetPlan::mac`].
 fn end<T>(message: LinkMessageBuilder<T>, plan: &NetPlan) -> LinkMessageBuilder<T> {
     let message = message.address(plan.mac().to_vec()).arp(false);

@@ -18,6 +18,7 @@
 //! Everything works in the calling thread's network namespace as the host's, so tests make a host of their own.
 
 mod address;
+mod announce;
 mod error;
 mod host;
 mod message;
@@ -25,13 +26,19 @@ mod neighbours;
 mod netlink;
 mod nft;
 mod plan;
+mod probe;
+mod support;
+mod sys;
 mod venet;
 
 pub use address::{Address, BadAddress, Unusable, check_address};
+pub use announce::announce;
 pub use error::{Holder, NetError};
-pub use host::{Feature, ensure_host, host_addresses};
+pub use host::{ensure_host, host_addresses};
 pub use nft::{Table, remove as remove_table};
 pub use plan::{HostNet, INSIDE_NAME, NeighbourDevs, NetPlan};
+pub use probe::{PROBE_WAIT, Probe};
+pub use support::{Feature, support};
 pub use venet::{add, down, remove, up};
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Who else has an address, and on which of the host's interfaces it has to be answered for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use nix::errno::Errno;
@@ -88,6 +88,13 @@ pub(super) fn uplinks(host: &mut Netlink) -> Result<Vec<Uplink>, NetError> {
         uplinks.extend(Link::from_answer(answer)?.map(|link| Uplink { link, addresses }));
     }
     Ok(uplinks)
+}
+
+/// The links with these numbers, each once; one that is gone by now is left out.
+pub(super) fn links(host: &mut Netlink, indexes: impl Iterator<Item = u32>) -> Result<Vec<Link>, NetError> {
+    let indexes: BTreeSet<u32> = indexes.collect();
+    let answers = host.each(indexes.into_iter().map(message::get_link_by_index).collect())?;
+    answers.into_iter().filter_map(|answer| Link::from_answer(answer).transpose()).collect()
 }
 
 /// OpenVZ's rule (`vps_get_neighbour_devs` of vps-functions): up, not a loopback, speaking ARP, not part of a bond, not a veth. A container's

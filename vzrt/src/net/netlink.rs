@@ -25,6 +25,12 @@ const ANSWER_TIMEOUT_SECONDS: i64 = 30;
 /// Requests per datagram. Each answer takes up to 1 KiB of the socket's receive buffer (208 KiB by default), and what doesn't fit is lost.
 const REQUESTS_PER_DATAGRAM: usize = 64;
 
+/// The kernel fills a datagram of a dump up to 32 KiB.
+const RECEIVE_BUFFER: usize = 64 * 1024;
+
+/// linux/rtnetlink.h.
+const RTNLGRP_NEIGH: u32 = 3;
+
 /// One request, and how iproute2 would write it: what an error says.
 #[derive(Debug)]
 pub(super) struct Request {
@@ -82,6 +88,32 @@ impl Netlink {
         socket
     }
 
+    /// A socket of the calling thread's namespace that hears of every change of its neighbour table: see [`Self::receive`].
+    pub(super) fn open_for_neighbours() -> Result<Self, NetError> {
+        let netlink = Self::open()?;
+        netlink
+            .socket
+            .add_membership(RTNLGRP_NEIGH)
+            .map_err(NetError::call("setsockopt(NETLINK_ADD_MEMBERSHIP, RTNLGRP_NEIGH)"))?;
+        Ok(netlink)
+    }
+
+    /// The next datagram of changes; `text` is how iproute2 calls this. More changes than fit in the socket's buffer lose some.
+    pub(super) fn receive(&self, text: &str) -> Result<Vec<RouteNetlinkMessage>, NetError> {
+        let mut buffer = Vec::with_capacity(RECEIVE_BUFFER);
+        match self.socket.recv(&mut buffer, 0) {
+            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => return Ok(Vec::new()),
+            received => received.map_err(NetError::call(format!("recv(AF_NETLINK, {text})")))?,
+        };
+        let messages = split(&buffer).map(|message| message.map(|m| m.payload));
+        let changes = messages.filter_map(|payload| match payload {
+            Ok(NetlinkPayload::InnerMessage(inner)) => Some(Ok(inner)),
+            Ok(_) => None,
+            Err(()) => Some(Err(NetError::Answer { request: text.to_owned() })),
+        });
+        changes.collect()
+    }
+
     /// Sends all requests and returns the answers in their order, or the first error. Later requests were carried out all the same.
     pub(super) fn all(&mut self, requests: Vec<Request>) -> Result<Vec<Vec<RouteNetlinkMessage>>, NetError> {
         self.each(requests)?.into_iter().collect()
@@ -128,7 +160,7 @@ impl Netlink {
     fn collect(&self, first: u32, texts: Vec<String>) -> Result<Vec<Answer>, NetError> {
         let mut messages: Vec<Vec<RouteNetlinkMessage>> = texts.iter().map(|_| Vec::new()).collect();
         let mut done: Vec<Option<Result<(), Errno>>> = vec![None; texts.len()];
-        let mut buffer = Vec::with_capacity(64 * 1024);
+        let mut buffer = Vec::with_capacity(RECEIVE_BUFFER);
         while let Some(waiting) = done.iter().position(Option::is_none) {
             buffer.clear();
             self.socket.recv(&mut buffer, 0).map_err(|source| {
@@ -189,6 +221,12 @@ fn split(mut datagram: &[u8]) -> impl Iterator<Item = Result<NetlinkMessage<Rout
         datagram = rest;
         Some(NetlinkMessage::deserialize(message).map_err(|_| ()))
     })
+}
+
+impl AsFd for Netlink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 /// Takes one errno as success: what was to be removed is gone, what was to be there is there.

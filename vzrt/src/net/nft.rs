@@ -87,12 +87,21 @@ pub enum Table {
 
 /// Makes the table be there as `host` wants it. One netlink request if it is; the program `nft` if it is not.
 pub(super) fn ensure(host: &HostNet) -> Result<Table, NetError> {
-    let text = ruleset(host);
-    if chain_exists(&host.table, version_of(&text))? {
+    if is_loaded(host)? {
         return Ok(Table::Present);
     }
-    load(host, &text)?;
+    run(host, &["-f", "-"], &ruleset(host))?;
     Ok(Table::Loaded)
+}
+
+/// Whether the table is there with exactly these rules.
+pub(super) fn is_loaded(host: &HostNet) -> Result<bool, NetError> {
+    chain_exists(&host.table, version_of(&ruleset(host)))
+}
+
+/// Whether nft and the kernel would take the rules, masquerade included; loads nothing.
+pub(super) fn check(host: &HostNet) -> Result<(), NetError> {
+    run(host, &["--check", "-f", "-"], &ruleset(&HostNet { masquerade: true, ..host.clone() }))
 }
 
 /// Removes the table, if it is there: for a host that is given back, and for tests.
@@ -100,14 +109,14 @@ pub(super) fn ensure(host: &HostNet) -> Result<Table, NetError> {
 /// # Errors
 /// [`NetError::Nft`].
 pub fn remove(host: &HostNet) -> Result<(), NetError> {
-    load(host, &format!("table inet {0}\ndelete table inet {0}\n", host.table))
+    run(host, &["-f", "-"], &format!("table inet {0}\ndelete table inet {0}\n", host.table))
 }
 
 /// `nft` and not netlink, because the encoding of rules is nft's own business and changes with it; it runs once per boot.
-fn load(host: &HostNet, text: &str) -> Result<(), NetError> {
-    let call = || "exec(nft -f -)".to_owned();
+fn run(host: &HostNet, arguments: &[&str], text: &str) -> Result<(), NetError> {
+    let call = || format!("exec(nft {})", arguments.join(" "));
     let mut nft = Command::new("nft")
-        .args(["-f", "-"])
+        .args(arguments)
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .stdin(Stdio::piped())

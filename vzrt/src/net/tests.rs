@@ -202,6 +202,9 @@ fn outside() -> Netns {
     run("ip", "link add eth0 type veth peer name peer0");
     let pid_path = format!("/proc/{}/fd/{}", nix::unistd::gettid(), world.0.as_raw_fd());
     run("ip", &format!("link set peer0 netns {pid_path}"));
+    // Nobody else is here: no second of duplicate detection before an address may be used.
+    std::fs::write("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0").unwrap();
+    world.inside(|| std::fs::write("/proc/sys/net/ipv6/conf/peer0/accept_dad", "0").unwrap());
     run("ip", "addr add 192.0.2.1/24 dev eth0");
     run("ip", "-6 addr add 2001:db8:2::1/64 dev eth0 nodad");
     run("ip", "link set eth0 up");
@@ -399,6 +402,176 @@ fn fifty_starts_and_stops_change_no_count_and_are_quick() {
     });
 }
 
-fn open_files() -> usize {
-    std::fs::read_dir("/proc/thread-self/fd").unwrap().count()
+fn open_files() -> Vec<String> {
+    let files = std::fs::read_dir("/proc/thread-self/fd").unwrap();
+    files.filter_map(|f| Some(std::fs::read_link(f.unwrap().path()).ok()?.display().to_string())).collect()
+}
+
+#[test]
+fn a_neighbour_that_has_the_address_is_found_and_a_free_one_costs_only_the_wait() {
+    on_a_host("probe", HostNet::default(), |host| {
+        let world = outside();
+        world.ip("addr add 192.0.2.50/24 dev peer0");
+        world.ip("-6 addr add 2001:db8:2::50/64 dev peer0 nodad");
+        for taken in ["192.0.2.50", "2001:db8:2::50"] {
+            let plan = plan(host, 101, &["192.0.2.101", taken]);
+            let ips: Vec<IpAddr> = plan.ips().collect();
+            match Probe::send(&plan, &ips).unwrap().finish() {
+                Err(NetError::AddressInUse { address, holder: Holder::Neighbour { device, mac } }) => {
+                    assert_eq!((address.to_string().as_str(), device.as_str(), mac.len()), (taken, "eth0", 6));
+                }
+                other => panic!("{taken}: {other:?}"),
+            }
+        }
+        let mut free = plan(host, 101, &["192.0.2.101", "2001:db8:2::101"]);
+        let ips: Vec<IpAddr> = free.ips().collect();
+        let start = Instant::now();
+        let probe = Probe::send(&free, &ips).unwrap();
+        eprintln!("send {:?}", start.elapsed());
+        probe.finish().unwrap();
+        assert!(start.elapsed() >= PROBE_WAIT);
+        assert!(!run("ip", "neigh show").contains("101"), "the question is forgotten");
+        free.neighbour_devs = NeighbourDevs::List(vec!["eth9".into()]);
+        Probe::send(&free, &ips).unwrap().finish().unwrap();
+        free.error_on_arpfail = true;
+        assert!(matches!(Probe::send(&free, &ips), Err(NetError::DetectionFailed { .. })));
+    });
+}
+
+#[test]
+fn an_announcement_reaches_the_neighbours_that_knew_the_address_elsewhere() {
+    on_a_host("announce", HostNet::default(), |host| {
+        let world = outside();
+        let ct = Ct::up(host, 101, &["192.0.2.101", "2001:db8:2::101"]);
+        for ip in ct.plan.ips() {
+            world.ip(&format!("neigh add {ip} lladdr 02:00:00:00:00:99 nud stale dev peer0"));
+        }
+        let ips: Vec<IpAddr> = ct.plan.ips().collect();
+        let start = Instant::now();
+        announce(&ct.plan, &ips).unwrap();
+        eprintln!("announce {:?}", start.elapsed());
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while world.ip("neigh show").contains("00:99") {
+            assert!(Instant::now() < deadline, "{}", world.ip("neigh show"));
+        }
+        assert_eq!(world.ip("neigh show").matches("2001:db8:2::101").count(), 1);
+    });
+}
+
+#[test]
+fn a_container_without_an_address_cannot_talk_to_the_hosts_dhcp_server() {
+    on_a_host("dhcp", HostNet::default(), |host| {
+        let evil = Ct::up(host, 101, &[]);
+        let honest = Ct::up(host, 102, &["10.0.0.102"]);
+        evil.netns.ip("route add default dev venet0");
+        let server = UdpSocket::bind("0.0.0.0:0").unwrap();
+        server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let to = SocketAddr::new("255.255.255.255".parse().unwrap(), server.local_addr().unwrap().port());
+        for ct in [&evil, &honest] {
+            let client = socket(&ct.netns, "0.0.0.0".parse().unwrap());
+            client.set_broadcast(true).unwrap();
+            nix::sys::socket::setsockopt(&client, nix::sys::socket::sockopt::BindToDevice, &"venet0".into()).unwrap();
+            client.send_to(b"discover", to).unwrap();
+        }
+        let (_, from) = server.recv_from(&mut [0; 16]).unwrap();
+        assert_eq!(from.ip(), honest.ip(), "only the one with an address is heard");
+        assert!(run("nft", "list table inet vz").contains("ip saddr 0.0.0.0/8 counter packets 1"));
+    });
+}
+
+#[test]
+fn a_flood_of_connections_is_cut_off_at_the_containers_own_limit() {
+    let settings = HostNet { masquerade: true, tracked_connections_max: 20, ..HostNet::default() };
+    on_a_host("conntrack", settings, |host| {
+        let world = outside();
+        let evil = Ct::up(host, 101, &["10.0.0.101"]);
+        let other = Ct::up(host, 102, &["10.0.0.102"]);
+        let server = socket(&world, "192.0.2.2".parse().unwrap());
+        let clients: Vec<UdpSocket> = (0..60).map(|_| socket(&evil.netns, evil.ip())).collect();
+        for client in &clients {
+            client.send_to(b"evil", server.local_addr().unwrap()).unwrap();
+        }
+        socket(&other.netns, other.ip()).send_to(b"other", server.local_addr().unwrap()).unwrap();
+        let mut flood = 0;
+        loop {
+            let mut packet = [0; 16];
+            let length = server.recv(&mut packet).unwrap();
+            if &packet[..length] == b"other" {
+                break;
+            }
+            flood += 1;
+        }
+        assert_eq!(flood, 20);
+    });
+}
+
+#[test]
+fn a_flood_of_destinations_leaves_the_other_containers_their_network() {
+    on_a_host("neighbours", HostNet::default(), |host| {
+        let evil = Ct::up(host, 101, &["10.0.0.101"]);
+        let (two, three) = (Ct::up(host, 102, &["10.0.0.102"]), Ct::up(host, 103, &["10.0.0.103"]));
+        let client = socket(&evil.netns, evil.ip());
+        for n in 0..5000_u32 {
+            let to = std::net::Ipv4Addr::from(0x0a63_0000 + n);
+            let _ = client.send_to(b"x", (to, 9));
+        }
+        assert_eq!(arrives(&two.netns, &[two.ip()], &socket(&three.netns, three.ip())), [two.ip()]);
+    });
+}
+
+#[test]
+fn two_nodes_on_one_machine_keep_their_containers_and_rules_apart() {
+    on_a_host("two nodes", HostNet::default(), |host| {
+        let other = HostNet { prefix: "va".into(), table: "va".into(), masquerade: true, ..HostNet::default() };
+        ensure_host(&other).unwrap();
+        let (ours, theirs) = (Ct::up(host, 101, &["10.0.0.101"]), Ct::up(&other, 101, &["10.0.1.101"]));
+        assert_eq!(arrives(&ours.netns, &[ours.ip()], &socket(&theirs.netns, theirs.ip())), [ours.ip()]);
+        down(&ours.plan).unwrap();
+        remove_table(host).unwrap();
+        assert_eq!(ensure_host(&other).unwrap(), Table::Present);
+        assert!(run("ip", "link show").contains("va101"));
+    });
+}
+
+#[test]
+fn the_support_table_tells_what_is_there_and_changes_nothing() {
+    on_a_host("support", HostNet::default(), |host| {
+        let before = run("ip", "link show") + &run("nft", "list ruleset");
+        let lines = support(host);
+        let available = |feature: &str| lines.iter().find(|l| l.feature == feature).unwrap().available;
+        assert!(
+            available("veth") && available("nft with fib lookups") && available("source check loaded"),
+            "{lines:#?}"
+        );
+        assert!(available("IPv4 forwarding") && available("strict reverse path filter"), "{lines:#?}");
+        remove_table(host).unwrap();
+        std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "2").unwrap();
+        let lines = support(host);
+        let available = |feature: &str| lines.iter().find(|l| l.feature == feature).unwrap().available;
+        assert!(!available("source check loaded") && !available("strict reverse path filter"), "{lines:#?}");
+        ensure_host(host).unwrap();
+        assert_eq!(run("ip", "link show") + &run("nft", "list ruleset"), before);
+    });
+}
+
+#[test]
+fn forwarding_ipv6_does_not_cost_the_host_its_own_default_route() {
+    on_a_host("accept_ra", HostNet { ipv6: false, ..HostNet::default() }, |host| {
+        run("ip", "link add eth0 type bridge");
+        let accept_ra = || std::fs::read_to_string("/proc/sys/net/ipv6/conf/eth0/accept_ra").unwrap();
+        assert_eq!(accept_ra().trim(), "1");
+        ensure_host(&HostNet { ipv6: true, ..host.clone() }).unwrap();
+        assert_eq!(accept_ra().trim(), "2");
+    });
+}
+
+#[test]
+fn the_hosts_own_addresses_are_found() {
+    on_a_host("own", HostNet::default(), |_| {
+        let _world = outside();
+        let own = host_addresses().unwrap();
+        assert_eq!(check_address("192.0.2.1".parse().unwrap(), &own), Err(Unusable::HostOwn));
+        assert_eq!(check_address("2001:db8:2::1".parse().unwrap(), &own), Err(Unusable::HostOwn));
+        assert_eq!(check_address("192.0.2.9".parse().unwrap(), &own), Ok(()));
+    });
 }

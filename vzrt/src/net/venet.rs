@@ -65,6 +65,15 @@ fn raise(host: &mut Netlink, netns: BorrowedFd<'_>, plan: &NetPlan, sites: &[Sit
     add_proxies(host, sites)
 }
 
+/// Asks the kernel for a pair it must refuse: for its name (`EINVAL`) if it knows veth, for its kind (`EOPNOTSUPP`) if it doesn't.
+pub(super) fn kernel_has_veth() -> Result<bool, NetError> {
+    match Netlink::open()?.one(message::impossible_pair()) {
+        Err(NetError::Netlink { source: Errno::EINVAL, .. }) => Ok(true),
+        Err(NetError::Netlink { source: Errno::EOPNOTSUPP, .. }) => Ok(false),
+        answer => answer.map(|_| true),
+    }
+}
+
 fn pair_of(plan: &NetPlan, link: Option<Link>) -> Result<Pair, NetError> {
     let link = link.ok_or_else(|| NetError::NotUp { name: plan.host_ifname.clone() })?;
     match link.peer {
