@@ -10,7 +10,7 @@ use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
 use crate::Ctid;
-use crate::guest::HostnameStyle;
+use crate::guest::{Hostname, HostnameStyle};
 use crate::net::NetPlan;
 
 /// A container about to be.
@@ -132,11 +132,11 @@ pub struct Hooks {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestPlan {
     /// `HOSTNAME`.
-    pub hostname: Option<String>,
+    pub hostname: Option<Hostname>,
     /// Where its distribution keeps it.
     pub hostname_style: HostnameStyle,
     /// `NAMESERVER`, `inherit` already replaced.
     pub nameservers: Vec<IpAddr>,
     /// `SEARCHDOMAIN`, `inherit` already replaced.
-    pub search: Vec<String>,
+    pub search: Vec<Hostname>,
 }

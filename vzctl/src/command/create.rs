@@ -10,7 +10,7 @@ use quota::image::{self, Size};
 use templates::{Progress, Silent, Store, TemplateName};
 
 use super::{Context, destroy, system};
-use crate::config::container::{Container, load_sample};
+use crate::config::container::Container;
 use crate::config::document::Document;
 use crate::config::hooks::{Moment, scripts};
 use crate::config::names;
@@ -107,7 +107,7 @@ pub(super) fn sample(node: &Node, name: &str) -> Result<Document, Failure> {
             .hint(format!("Samples are {}/ve-NAME.conf-sample.", node.conf_dir().display()))
     };
     let path = node.sample_conf(name).filter(|p| p.exists()).ok_or_else(missing)?;
-    load_sample(&path).map_err(|e| Failure::because(Exit::CopyConfig, format!("Sample config {name} can't be read"), &e))
+    Document::load_linked(&path).map_err(|e| Failure::because(Exit::CopyConfig, format!("Sample config {name} can't be read"), &e))
 }
 
 fn template_name(node: &Node, container: &Subject) -> Result<TemplateName, Failure> {

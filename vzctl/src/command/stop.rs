@@ -43,7 +43,6 @@ pub(super) fn stop(
         .flatten()
         .copied()
         .or(container.settings.stop_timeout_s)
-        .or(context.node.global.stop_timeout_s)
         .unwrap_or(DEFAULT_TIMEOUT_S);
     let mode = if option("fast") { StopMode::Kill } else { StopMode::Halt(Duration::from_secs(timeout_s)) };
     tracing::info!("{}", if mode == StopMode::Kill { "Killing container ..." } else { "Stopping container ..." });

@@ -147,8 +147,9 @@ pub fn dist_of(node: &Node, container: &Subject) -> Result<Dist, Failure> {
 
 fn guest_plan(node: &Node, container: &Subject) -> Result<GuestPlan, Failure> {
     let settings = &container.settings;
-    let hostname = settings.hostname.clone();
-    let (nameservers, search) = dns(node, container)?;
+    let hostname = settings.hostname.as_deref().map(str::parse).transpose();
+    let hostname = hostname.map_err(|e: guest::BadHostname| Failure::from_error(Exit::Hostname, &e))?;
+    let (nameservers, search) = dns(container)?;
     Ok(GuestPlan { hostname, hostname_style: style(dist_of(node, container)?.hostname), nameservers, search })
 }
 
@@ -156,15 +157,15 @@ fn guest_plan(node: &Node, container: &Subject) -> Result<GuestPlan, Failure> {
 ///
 /// # Errors
 /// The host's own can't be read.
-pub fn dns(node: &Node, container: &Subject) -> Result<(Vec<IpAddr>, Vec<String>), Failure> {
+pub fn dns(container: &Subject) -> Result<(Vec<IpAddr>, Vec<guest::Hostname>), Failure> {
     let settings = &container.settings;
-    let servers = settings.nameserver.as_ref().or(node.global.nameserver.as_ref());
-    let search = settings.searchdomain.as_ref().or(node.global.searchdomain.as_ref());
+    let servers = settings.nameserver.as_ref();
+    let search = settings.searchdomain.as_ref();
     let inherits = matches!(servers, Some(Dns::Inherit)) || matches!(search, Some(SearchDomains::Inherit));
     let host = if inherits {
         guest::host_resolv().map_err(|e| Failure::because(Exit::Nameserver, "Unable to read the name servers of this host", &e))?
     } else {
-        guest::Resolv::default()
+        guest::HostResolv::default()
     };
     Ok((
         match servers {
@@ -174,7 +175,12 @@ pub fn dns(node: &Node, container: &Subject) -> Result<(Vec<IpAddr>, Vec<String>
         },
         match search {
             Some(SearchDomains::Inherit) => host.search,
-            Some(SearchDomains::Names(list)) => list.clone(),
+            // A lone dot is the root domain: search nothing.
+            Some(SearchDomains::Names(list)) => list
+                .iter()
+                .filter(|n| *n != ".")
+                .map(|n| n.parse().map_err(|e: guest::BadHostname| Failure::from_error(Exit::Searchdomain, &e)))
+                .collect::<Result<_, _>>()?,
             None => Vec::new(),
         },
     ))

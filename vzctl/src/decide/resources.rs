@@ -38,7 +38,7 @@ fn saturate(n: u64) -> i64 {
 
 /// RAM is physpages.limit; swap is swappages.limit, and OCI's swap is the sum of both. The barriers of these two mean nothing (always 0).
 fn memory(settings: &Settings) -> Result<Option<LinuxMemory>, Failure> {
-    let bytes = |r: Resource| settings.bounds.get(r).and_then(|b| b.limit().in_bytes().finite());
+    let bytes = |r: Resource| settings.bounds.get(r).and_then(|b| b.limit().in_bytes()?.finite());
     let ram = bytes(Resource::Physpages);
     if vswap::is_vswap(&settings.bounds) && settings.bounds.get(Resource::Swappages).is_none() {
         return Err(Failure::new(Exit::NotEnoughBeancounters, "Error: required UB parameter (swap) not set")

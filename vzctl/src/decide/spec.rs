@@ -119,7 +119,7 @@ fn mapping(base: u32, count: u32) -> Result<LinuxIdMapping, oci_spec::OciSpecErr
 
 /// What a process of a freshly booted Debian has, whatever shell the container was started from.
 fn rlimits() -> Result<Vec<PosixRlimit>, oci_spec::OciSpecError> {
-    [(PosixRlimitType::RlimitNofile, 1024, 524_288), (PosixRlimitType::RlimitCore, 0, u64::MAX)]
+    [(PosixRlimitType::RlimitNofile, 1024u64, 524_288u64), (PosixRlimitType::RlimitCore, 0, u64::MAX)]
         .into_iter()
         .map(|(typ, soft, hard)| PosixRlimitBuilder::default().typ(typ).soft(soft).hard(hard).build())
         .collect()

@@ -26,7 +26,7 @@ pub(super) fn of_store(error: &StoreError) -> PkgExit {
     match error {
         StoreError::NotFound { .. } => PkgExit::NotCached,
         StoreError::InUse { .. } => PkgExit::BadParameter,
-        StoreError::Unpack(_) => PkgExit::Broken,
+        StoreError::Unpack { .. } => PkgExit::Broken,
         _ => PkgExit::System,
     }
 }

@@ -16,7 +16,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::error::{Call, Failed};
 use crate::guest;
-use crate::plan::Plan;
+use crate::plan::{GuestPlan, Plan};
 use crate::{rootfs, seccomp, sys};
 
 pub(crate) use dev::open_pty;
@@ -51,7 +51,7 @@ pub(crate) fn build(plan: &Plan) -> Result<OwnedFd, Failed> {
     pivot(&root, mountpoint)?;
     mounts::mask(spec)?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    settle(plan)?;
+    settle(plan);
     Ok(console)
 }
 
@@ -66,18 +66,19 @@ fn pivot(root: &OwnedFd, mountpoint: &Path) -> Result<(), Failed> {
 
 /// Host name and name servers into the container's files. A container that has planted something in their place starts all the same: these
 /// files are its own business, and the administrator is told.
-fn settle(plan: &Plan) -> Result<(), Failed> {
-    let root = rootfs::hold_dir(CWD, "/")?;
-    let settings = &plan.vz.guest;
-    if let Some(name) = &settings.hostname
-        && let Err(e) = guest::set_hostname(root.as_fd(), settings.hostname_style, name)
-    {
-        tracing::warn!("Hostname of the container was not written: {e}");
+fn settle(plan: &Plan) {
+    if let Err(e) = write_settings(&plan.vz.guest) {
+        tracing::warn!("Warning: settings were not written into the container: {}", crate::launch::chain(&e));
+    }
+}
+
+fn write_settings(settings: &GuestPlan) -> Result<(), guest::Error> {
+    let root = guest::Root::open(Path::new("/"))?;
+    if let Some(name) = &settings.hostname {
+        guest::set_hostname(&root, settings.hostname_style, name)?;
     }
     if !settings.nameservers.is_empty() || !settings.search.is_empty() {
-        if let Err(e) = guest::set_dns(root.as_fd(), &settings.nameservers, &settings.search) {
-            tracing::warn!("Name servers of the container were not written: {e}");
-        }
+        guest::set_dns(&root, &settings.nameservers, &settings.search)?;
     }
     Ok(())
 }

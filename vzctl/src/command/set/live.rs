@@ -1,0 +1,230 @@
+//! Changes of a running container.
+
+use std::path::Path;
+
+use quota::Limit;
+use quota::image::{self, Grown, Size};
+use vzrt::guest::{self, Hostname};
+use vzrt::{Inside, Plan, Running, Trouble};
+
+use super::{Context, edit_failure};
+use crate::config::Node;
+use crate::config::request::SetRequest;
+use crate::config::settings::Change;
+use crate::failure::chain;
+use crate::subject::Subject;
+use crate::{Exit, Failure, decide};
+
+/// A running container and what is to become of it.
+pub(super) struct Live<'a> {
+    pub(super) context: &'a Context,
+    pub(super) request: &'a SetRequest,
+    pub(super) before: &'a Subject,
+    pub(super) after: &'a Subject,
+    pub(super) running: &'a Running,
+    pub(super) plan: Plan,
+    pub(super) host: &'a vzrt::cgroup::Host,
+}
+
+/// A password to set, hashed already: what is plain does not go inside.
+pub(super) struct PasswordEdit {
+    user: guest::UserName,
+    hash: guest::SecretHash,
+}
+
+impl Live<'_> {
+    /// Applies everything that a running container takes, and keeps the plan that later commands read in step.
+    pub(super) fn apply(mut self) -> Result<(), Failure> {
+        self.limits()?;
+        self.addresses()?;
+        self.disk()?;
+        self.names()?;
+        let inside = self.inside();
+        password_edits(self.request)?.iter().try_for_each(|edit| set_password(&inside, edit))?;
+        self.context.run_dir().write_plan(&self.plan).map_err(|e| super::super::system(&e))
+    }
+
+    fn inside(&self) -> Inside<'_> {
+        Inside::new(self.running, &self.plan, self.host)
+    }
+
+    /// Everything that is a limit of the cgroup: only what differs is written, except for `--reset_ub`.
+    fn limits(&mut self) -> Result<(), Failure> {
+        let private = &self.after.ve_private;
+        let wanted = decide::resources(&self.after.settings, private)?;
+        if wanted == decide::resources(&self.before.settings, private)? && !self.request.reset_ub {
+            return Ok(());
+        }
+        let cgroup = decide::cgroup_of(&self.context.node, self.host, self.context.ctid);
+        let missing = cgroup
+            .apply(&wanted)
+            .map_err(|e| Failure::because(Exit::SetBeancounters, "Unable to set the limits of the container", &e))?;
+        for unsupported in missing {
+            tracing::warn!("Warning: {unsupported}");
+        }
+        if self.request.reset_ub || self.before.settings.bounds != self.after.settings.bounds {
+            tracing::info!("UB limits were set successfully");
+        }
+        self.tell_cpu();
+        if let Some(linux) = self.plan.spec.linux_mut() {
+            linux.set_resources(Some(wanted));
+        }
+        Ok(())
+    }
+
+    fn tell_cpu(&self) {
+        let (before, after) = (&self.before.settings, &self.after.settings);
+        if let Some(limit) = after.cpulimit_percent.filter(|_| before.cpulimit_percent != after.cpulimit_percent) {
+            tracing::info!("Setting CPU limit: {limit}");
+        }
+        if let Some(units) = after.cpuunits.filter(|_| before.cpuunits != after.cpuunits) {
+            tracing::info!("Setting CPU units: {units}");
+        }
+        if let Some(cpus) = after.cpus.filter(|_| before.cpus != after.cpus) {
+            tracing::info!("Setting CPUs: {cpus}");
+        }
+    }
+
+    fn addresses(&mut self) -> Result<(), Failure> {
+        let mut wanted = decide::net_plan(&self.context.node, self.after)?;
+        wanted.arp_detect &= !self.request.skip_arpdetect;
+        // What counts is what the container has now, not what its file said before.
+        let now = &self.plan.vz.net.addresses;
+        let gone: Vec<_> = now.iter().filter(|a| !wanted.addresses.contains(a)).copied().collect();
+        let new: Vec<_> = wanted.addresses.iter().filter(|a| !now.contains(a)).copied().collect();
+        if gone.is_empty() && new.is_empty() {
+            return Ok(());
+        }
+        let path = format!("/proc/{}/ns/net", self.running.state.init_pid);
+        let fail = |e: &(dyn std::error::Error + 'static)| Failure::because(Exit::AddAddress, "Unable to change the addresses", e);
+        let netns = std::fs::File::open(&path).map_err(|e| fail(&e))?;
+        let netns = std::os::fd::AsFd::as_fd(&netns);
+        let list = |a: &[vzrt::net::Address]| a.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        if !gone.is_empty() {
+            tracing::info!("Deleting IP address(es): {}", list(&gone));
+            vzrt::net::remove(netns, &wanted, &gone).map_err(|e| fail(&e))?;
+        }
+        if !new.is_empty() {
+            vzrt::net::ensure_host(&decide::host_net(&self.context.node)).map_err(|e| fail(&e))?;
+            tracing::info!("Adding IP address(es): {}", list(&new));
+            vzrt::net::add(netns, &wanted, &new).map_err(|e| match e.reason() {
+                vzrt::net::NetError::AddressInUse { .. } => Failure::because(Exit::AddressInUse, "Unable to add the address", &e),
+                _ => fail(&e),
+            })?;
+        }
+        self.plan.vz.net = wanted;
+        Ok(())
+    }
+
+    fn disk(&mut self) -> Result<(), Failure> {
+        if self.before.settings.disk_limits() == self.after.settings.disk_limits() {
+            return Ok(());
+        }
+        resize(&self.context.node, self.after)
+    }
+
+    /// Host name and name servers: in the kernel, and in the container's files.
+    fn names(&mut self) -> Result<(), Failure> {
+        let changed = |is: fn(&Change) -> bool| self.request.changes.iter().any(is);
+        let hostname = changed(|c| matches!(c, Change::Hostname(Some(_))));
+        let dns = changed(|c| matches!(c, Change::Nameserver(_) | Change::Searchdomain(_)));
+        if hostname {
+            let style = decide::style(decide::dist_of(&self.context.node, self.after)?.hostname);
+            let name: Hostname = self
+                .after
+                .settings
+                .hostname
+                .as_deref()
+                .unwrap_or_default()
+                .parse()
+                .map_err(|e| Failure::from_error(Exit::Hostname, &e))?;
+            tracing::info!("Set hostname: {name}");
+            self.inside()
+                .change_files(|| {
+                    nix::unistd::sethostname(name.as_str()).map_err(|e| Trouble::Call(format!("sethostname: {e}")))?;
+                    in_root(|root| guest::set_hostname(root, style, &name))
+                })
+                .map_err(|e| edit_failure(Exit::Hostname, "Unable to set the host name", &e))?;
+            self.plan.vz.guest.hostname = Some(name);
+        }
+        if dns {
+            let (servers, search) = decide::dns(self.after)?;
+            self.inside()
+                .change_files(|| in_root(|root| guest::set_dns(root, &servers, &search)))
+                .map_err(|e| edit_failure(Exit::Nameserver, "Unable to set the name servers", &e))?;
+            tracing::info!("File resolv.conf was modified");
+            (self.plan.vz.guest.nameservers, self.plan.vz.guest.search) = (servers, search);
+        }
+        Ok(())
+    }
+}
+
+fn in_root(edit: impl Fn(&guest::Root) -> Result<(), guest::Error>) -> Result<(), Trouble> {
+    guest::Root::open(Path::new("/")).and_then(|root| edit(&root)).map_err(|e| Trouble::Call(chain(&e)))
+}
+
+/// The passwords of the request, hashed on the host.
+pub(super) fn password_edits(request: &SetRequest) -> Result<Vec<PasswordEdit>, Failure> {
+    let bad = |e: &(dyn std::error::Error + 'static)| Failure::because(Exit::ChangePassword, "Unable to set the password", e);
+    request
+        .changes
+        .iter()
+        .filter_map(|c| match c {
+            Change::UserPassword { user, password } => Some((user, password)),
+            _ => None,
+        })
+        .map(|(user, password)| {
+            let hash = match guest::SecretHash::from_crypted(password.reveal()) {
+                // V7 scripts hand in hashes; a plain password never looks like one.
+                Ok(hash) if password.reveal().starts_with('$') => hash,
+                _ => guest::hash_password(&guest::Password::new(password.reveal()).map_err(|e| bad(&e))?).map_err(|e| bad(&e))?,
+            };
+            Ok(PasswordEdit { user: user.parse().map_err(|e: guest::BadUserName| bad(&e))?, hash })
+        })
+        .collect()
+}
+
+/// Sets one password inside.
+pub(super) fn set_password(inside: &Inside, edit: &PasswordEdit) -> Result<(), Failure> {
+    inside
+        .change_files(|| in_root(|root| guest::set_password(root, &edit.user, &edit.hash)))
+        .map_err(|e| edit_failure(Exit::ChangePassword, "Password change failed", &e))?;
+    tracing::info!("Changing password for {}", edit.user);
+    Ok(())
+}
+
+/// Brings the bound of the private area in line with the configuration.
+pub(super) fn resize(node: &Node, container: &Subject) -> Result<(), Failure> {
+    let limits = container.settings.disk_limits().effective();
+    let file = decide::image_file(&container.ve_private);
+    let fail = |e: &(dyn std::error::Error + 'static)| Failure::because(Exit::SetQuota, "Unable to set the disk limits", e);
+    if container.settings.tree.is_some() && file.is_file() {
+        let Limit::Of(space_kib) = limits.space_kib.hard else {
+            return Err(Failure::new(Exit::SetQuota, "Unable to set the disk limits")
+                .why("this host has no quota for directories, so the private area is an image, and an image has a size"));
+        };
+        return match image::grow(&file, Size::Usable(space_kib)) {
+            Ok(Grown::Unchanged) => Ok(()),
+            Ok(Grown::Online | Grown::Offline) => {
+                tracing::info!("The private area has {space_kib} KiB now");
+                Ok(())
+            }
+            Err(e @ image::Error::NeedsCapSysResource(_)) => Err(fail(&e).hint("Stop the container, set the size with --save, and start it.")),
+            Err(e @ image::Error::Shrink { .. }) => Err(fail(&e).hint("A private area on an image can only grow.")),
+            Err(e) => Err(fail(&e)),
+        };
+    }
+    if !decide::wants_quota(node, container) {
+        return Ok(());
+    }
+    match (quota::project::support(&container.ve_private).map_err(|e| fail(&e))?, decide::project_id(container)) {
+        (quota::project::Support::Available, Some(id)) => {
+            let project = quota::project::Project::open(&container.ve_private, id).map_err(|e| fail(&e))?;
+            project.set_limits(&limits).map_err(|e| fail(&e))
+        }
+        _ => {
+            tracing::warn!("Warning: this host has no quota for directories; the private area stays unbounded");
+            Ok(())
+        }
+    }
+}
