@@ -104,7 +104,15 @@ fn cpus_can_be_narrowed_and_given_back() {
     let all = fs::read_to_string("/sys/devices/system/cpu/online").unwrap().trim().to_owned();
     t.ct.apply(&resources(json!({"cpu": {"cpus": all}}))).unwrap();
     assert_eq!(t.read(Controller::Cpuset, "cpuset.cpus", "cpuset.cpus"), all);
-    assert!(t.ct.apply(&resources(json!({"cpu": {"cpus": "4095"}}))).is_err());
+    t.ct.apply(&resources(json!({"cpu": {"cpus": "0"}}))).unwrap();
+    t.ct.apply(&resources(json!({"cpu": {"cpus": "", "mems": ""}}))).unwrap();
+    let place = t.ct.place(Controller::Cpuset).unwrap();
+    assert_eq!(t.read(Controller::Cpuset, "cpuset.effective_cpus", "cpuset.cpus.effective"), all);
+    assert_eq!(t.read(Controller::Cpuset, "cpuset.cpus", "cpuset.cpus"), if place.v2 { "" } else { &all });
+    for bad in ["4095", "one"] {
+        assert!(t.ct.apply(&resources(json!({"cpu": {"cpus": bad}}))).is_err(), "{bad}");
+    }
+    assert!(matches!(t.ct.apply(&resources(json!({"memory": {"limit": 0}}))), Err(Error::Value { .. })));
 }
 
 #[test]
