@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use beancounters::read::{CgroupVersion, Sources};
+use rustix::io::Errno;
 
 use super::file;
 use super::{Controller, Error, Host, Place, Unsupported, What, Why};
@@ -141,29 +142,22 @@ impl CtCgroup {
 
     /// Hands the cgroup2 controllers down to the container's directory. One write each: the kernel takes a list as a whole or not at all.
     fn enable_controllers(&self) -> Result<Vec<Unsupported>, Error> {
+        let mut wanted = self.host.unified_controllers.clone();
         let mut unsupported = Vec::new();
         for dir in [self.host.unified.clone(), self.host.unified.join(&self.parent)] {
-            if self.host.unified_controllers.is_empty() {
+            if wanted.is_empty() {
                 break;
             }
             let path = dir.join("cgroup.subtree_control");
             let enabled = file::read(&path)?;
-            for &controller in &self.host.unified_controllers {
-                let Some(name) = controller.v2_name() else { continue };
-                if enabled.split_whitespace().any(|e| e == name) {
-                    continue;
+            wanted.retain(|&controller| match enable(&path, &enabled, controller) {
+                Ok(()) => true,
+                Err(errno) => {
+                    unsupported.push(Unsupported { what: What::Controller(controller), why: Why::Refused(errno) });
+                    false
                 }
-                match file::write(&path, &format!("+{name}")) {
-                    Ok(()) => {}
-                    Err(e) => match e.errno() {
-                        Some(errno) => unsupported
-                            .push(Unsupported { what: What::Controller(controller), why: Why::Refused(errno) }),
-                        None => return Err(e),
-                    },
-                }
-            }
+            });
         }
-        unsupported.dedup_by(|a, b| a.what == b.what);
         Ok(unsupported)
     }
 
@@ -176,6 +170,15 @@ impl CtCgroup {
             own(&self.unified.join(name))?;
         }
         own(&self.unified)
+    }
+}
+
+fn enable(path: &Path, enabled: &str, controller: Controller) -> Result<(), Errno> {
+    match controller.v2_name() {
+        Some(name) if !enabled.split_whitespace().any(|e| e == name) => {
+            file::write(path, &format!("+{name}")).map_err(|e| e.errno().unwrap_or(Errno::IO))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -15,7 +15,8 @@ use super::{Controller, CtCgroup, Error, Place, Unsupported, What, Why};
 use super::{devices, entry, file, sys, weights};
 
 impl CtCgroup {
-    /// Sets what `resources` names and leaves the rest as it is. `-1` is no limit. May be repeated on a running container, up and down.
+    /// Sets what `resources` names and leaves the rest as it is. `-1` is no limit, an empty list of CPUs or nodes is all of them. May be
+    /// repeated on a running container, up and down.
     ///
     /// Returns what this host cannot give. That is not fatal; the rest is in force.
     ///
@@ -84,7 +85,8 @@ impl CtCgroup {
         if bandwidth {
             // Without CONFIG_CFS_BANDWIDTH there is a cpu controller without these.
             let file = if place.v2 { "cpu.max" } else { "cpu.cfs_quota_us" };
-            let set = || written(&place.dir, controller.set_cfs_quota_and_period(cpu.quota(), cpu.period()));
+            let quota = cpu.quota().map(|usec| if usec > 0 { usec } else { -1 }); // v1 takes no 0 for no limit.
+            let set = || written(&place.dir, controller.set_cfs_quota_and_period(quota, cpu.period()));
             missing.unless_there(What::CpuQuota, &place.dir, file, set)?;
         }
         Ok(())
@@ -97,12 +99,24 @@ impl CtCgroup {
         let Some(place) = self.wanted(Controller::Cpuset, What::CpuSet, missing) else { return Ok(()) };
         let controller = CpuSetController::new(place.dir.clone(), place.dir.clone(), place.v2);
         if let Some(cpus) = cpu.cpus() {
-            written(&place.dir, controller.set_cpus(cpus))?;
+            written(&place.dir, controller.set_cpus(&self.all_if_empty(cpus, "cpus", &place)?))?;
         }
         if let Some(mems) = cpu.mems() {
-            written(&place.dir, controller.set_mems(mems))?;
+            written(&place.dir, controller.set_mems(&self.all_if_empty(mems, "mems", &place)?))?;
         }
         Ok(())
+    }
+
+    /// No list is all. v1 takes no empty list once there are tasks; on v2 it is the right one, but has to be a line: a write of nothing is
+    /// no write.
+    fn all_if_empty(&self, list: &str, which: &str, place: &Place) -> Result<String, Error> {
+        match (list.trim(), self.host.top(Controller::Cpuset)) {
+            ("", Some(top)) if !place.v2 => {
+                file::read(&top.dir.join(format!("cpuset.effective_{which}"))).map(|all| all.trim().to_owned())
+            }
+            ("", _) => Ok("\n".to_owned()),
+            (list, _) => Ok(list.to_owned()),
+        }
     }
 
     /// Compiles, loads and swaps in a program; the old rules hold until the new ones do.

@@ -48,6 +48,10 @@ impl CtCgroup {
 }
 
 fn steps(memory: &LinuxMemory, place: &Place) -> Result<Vec<Step>, Error> {
+    if memory.limit() == Some(0) {
+        // The kernel would take it and kill whatever enters.
+        return Err(Error::Value { what: "memory.limit", value: "0".to_owned() });
+    }
     if place.v2 {
         let current = || limit_now(&place.dir.join("memory.max"));
         return steps_v2(memory.limit(), memory.swap(), current);
