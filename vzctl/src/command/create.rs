@@ -63,7 +63,7 @@ fn changes(context: &Context) -> Result<Vec<Change>, Failure> {
     };
     if let Layout::Ploop(_) = layout {
         if asked.is_some() {
-            return Err(Failure::new(Exit::NoPloop, "The ploop layout is not supported yet")
+            return Err(Failure::new(Exit::NoImageSupport, "The ploop layout is not supported yet")
                 .hint("Without --layout the private area is a directory, or an image where this host has no quota for directories."));
         }
         tracing::warn!("Warning: VE_LAYOUT=ploop of vz.conf is not supported yet, the container gets simfs");
@@ -181,7 +181,7 @@ fn tree(node: &Node, template: &TemplateName) -> Result<TemplateTree, Failure> {
     let mut bar = terminal_progress(template.as_str());
     let progress: &mut dyn Progress = bar.as_mut().map_or(&mut silent, |bar| bar);
     let tree = store.tree(&archive, progress).map_err(|e| {
-        let exit = if crate::failure::is_disk_full(&e) { Exit::DiskFull } else { Exit::BrokenTemplate };
+        let exit = if crate::failure::is_disk_full(&e) { Exit::NoDiskSpace } else { Exit::BrokenTemplate };
         Failure::because(exit, format!("OS template {template} can't be unpacked"), &e)
     })?;
     TemplateTree::parse(&tree.id).map_err(|e| Failure::new(Exit::System, e.to_string()))
@@ -192,7 +192,7 @@ fn make_private(context: &Context, container: &Subject) -> Result<(), Failure> {
     let private = &container.ve_private;
     let temp = staging(private);
     let cannot = |e: &(dyn std::error::Error + 'static)| {
-        let exit = if crate::failure::is_disk_full(e) { Exit::DiskFull } else { Exit::CreatePrivateArea };
+        let exit = if crate::failure::is_disk_full(e) { Exit::NoDiskSpace } else { Exit::CreatePrivateArea };
         Failure::because(exit, format!("Unable to create the private area {}", private.display()), e)
     };
     vzrt::rootfs::make_private(&temp).map_err(|e| cannot(&e))?;

@@ -59,7 +59,7 @@ fn cpu(settings: &Settings) -> Result<LinuxCpu, Failure> {
     let cpus = u32::try_from(settings.cpus.unwrap_or(0)).unwrap_or(u32::MAX);
     let quota_us = weights::cpu_quota_usec(percent, cpus).map_or(-1, saturate);
     let mut builder =
-        LinuxCpuBuilder::default().shares(weights::cpuunits_to_shares(units)).quota(quota_us).period(weights::PERIOD_USEC);
+        LinuxCpuBuilder::default().shares(weights::cpuunits_to_shares(units)).quota(quota_us).period(weights::CPU_PERIOD_USEC);
     if let Some(mask @ Mask::Only(_)) = &settings.cpumask {
         builder = builder.cpus(mask.to_string());
     }

@@ -197,10 +197,10 @@ pub(super) fn set_password(inside: &Inside, edit: &PasswordEdit) -> Result<(), F
 pub(super) fn resize(node: &Node, container: &Subject) -> Result<(), Failure> {
     let limits = container.settings.disk_limits().effective();
     let file = decide::image_file(&container.ve_private);
-    let fail = |e: &(dyn std::error::Error + 'static)| Failure::because(Exit::SetQuota, "Unable to set the disk limits", e);
+    let fail = |e: &(dyn std::error::Error + 'static)| Failure::because(Exit::QuotaSet, "Unable to set the disk limits", e);
     if container.settings.tree.is_some() && file.is_file() {
         let Limit::Of(space_kib) = limits.space_kib.hard else {
-            return Err(Failure::new(Exit::SetQuota, "Unable to set the disk limits")
+            return Err(Failure::new(Exit::QuotaSet, "Unable to set the disk limits")
                 .why("this host has no quota for directories, so the private area is an image, and an image has a size"));
         };
         return match image::grow(&file, Size::Usable(space_kib)) {
