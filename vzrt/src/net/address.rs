@@ -186,6 +186,8 @@ fn check_v6(ip: Ipv6Addr, prefix: Option<u8>) -> Result<(), Unusable> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that fails here has failed")]
+
     use proptest::prelude::*;
 
     use super::*;

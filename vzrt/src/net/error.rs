@@ -56,6 +56,14 @@ pub enum NetError {
         /// The reason.
         why: Unusable,
     },
+    /// A name in the host's settings can't be one.
+    #[error("bad {what}: {name:?}")]
+    BadName {
+        /// What it would be the name of.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
     /// Someone has the address already (exit code 78 of vzctl).
     #[error("IP address {address} is already in use by {holder}")]
     AddressInUse {

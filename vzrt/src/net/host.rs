@@ -17,8 +17,9 @@ const SYSCTL: &str = "/proc/sys/net";
 /// what repairs the table after an admin's `flush ruleset`.
 ///
 /// # Errors
-/// [`NetError::Nft`] if the source check can't be loaded: then no container may be given a network.
+/// [`NetError::BadName`]; [`NetError::Nft`] if the source check can't be loaded: then no container may be given a network.
 pub fn ensure_host(host: &HostNet) -> Result<Table, NetError> {
+    host.check()?;
     // The table first: between the two, a host that forwards without checking would be the worse one.
     let table = nft::ensure(host)?;
     set(Path::new("ipv4/ip_forward"), "1")?;

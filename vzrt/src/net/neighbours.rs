@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use nix::errno::Errno;
 use rtnetlink::packet_route::RouteNetlinkMessage as Rtnl;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressScope};
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State};
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 
@@ -26,6 +26,8 @@ pub(super) struct Link {
     pub(super) peer: Option<u32>,
     pub(super) is_veth: bool,
     pub(super) mac: Vec<u8>,
+    /// The kernel has set it going: `operstate up`. The flag `IFF_RUNNING` won't do, it is also on in a state not known yet.
+    pub(super) operates: bool,
 }
 
 impl Link {
@@ -37,6 +39,7 @@ impl Link {
                 LinkAttribute::Group(group) => link.group = *group,
                 LinkAttribute::Link(peer) => link.peer = Some(*peer),
                 LinkAttribute::Address(mac) => link.mac.clone_from(mac),
+                LinkAttribute::OperState(state) => link.operates = *state == State::Up,
                 LinkAttribute::LinkInfo(info) => link.is_veth = info.contains(&LinkInfo::Kind(InfoKind::Veth)),
                 _ => {}
             }

@@ -6,8 +6,10 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
@@ -28,8 +30,14 @@ const REQUESTS_PER_DATAGRAM: usize = 64;
 /// The kernel fills a datagram of a dump up to 32 KiB.
 const RECEIVE_BUFFER: usize = 64 * 1024;
 
-/// linux/rtnetlink.h.
-const RTNLGRP_NEIGH: u32 = 3;
+/// The kinds of change one can listen to, by their numbers in linux/rtnetlink.h.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Group {
+    /// `RTNLGRP_LINK`: interfaces.
+    Links = 1,
+    /// `RTNLGRP_NEIGH`: the neighbour table.
+    Neighbours = 3,
+}
 
 /// One request, and how iproute2 would write it: what an error says.
 #[derive(Debug)]
@@ -88,30 +96,38 @@ impl Netlink {
         socket
     }
 
-    /// A socket of the calling thread's namespace that hears of every change of its neighbour table: see [`Self::receive`].
-    pub(super) fn open_for_neighbours() -> Result<Self, NetError> {
+    /// A socket of the calling thread's namespace that hears of every change of a kind: see [`Self::changes`].
+    pub(super) fn open_for(group: Group) -> Result<Self, NetError> {
         let netlink = Self::open()?;
-        netlink
-            .socket
-            .add_membership(RTNLGRP_NEIGH)
-            .map_err(NetError::call("setsockopt(NETLINK_ADD_MEMBERSHIP, RTNLGRP_NEIGH)"))?;
+        let call = format!("setsockopt(NETLINK_ADD_MEMBERSHIP, {group:?})");
+        netlink.socket.add_membership(group as u32).map_err(NetError::call(call))?;
         Ok(netlink)
     }
 
-    /// The next datagram of changes; `text` is how iproute2 calls this. More changes than fit in the socket's buffer lose some.
-    pub(super) fn receive(&self, text: &str) -> Result<Vec<RouteNetlinkMessage>, NetError> {
+    /// The next changes, or `None` when the time is over. More changes than fit in the socket's buffer lose some: then it is an empty list.
+    pub(super) fn changes(&self, until: Instant) -> Result<Option<Vec<RouteNetlinkMessage>>, NetError> {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        let mut ready = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        // Rounded up: poll counts in milliseconds, and a last one of zero would be a busy loop.
+        let timeout = PollTimeout::from(u16::try_from(left.as_millis()).unwrap_or(u16::MAX).saturating_add(1));
+        match poll(&mut ready, timeout) {
+            Ok(0) | Err(Errno::EINTR) => return Ok(Some(Vec::new())),
+            polled => polled.map_err(NetError::call("poll(AF_NETLINK)"))?,
+        };
         let mut buffer = Vec::with_capacity(RECEIVE_BUFFER);
         match self.socket.recv(&mut buffer, 0) {
-            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => return Ok(Vec::new()),
-            received => received.map_err(NetError::call(format!("recv(AF_NETLINK, {text})")))?,
+            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => return Ok(Some(Vec::new())),
+            received => received.map_err(NetError::call("recv(AF_NETLINK, monitor)"))?,
         };
-        let messages = split(&buffer).map(|message| message.map(|m| m.payload));
-        let changes = messages.filter_map(|payload| match payload {
+        let changes = split(&buffer).filter_map(|message| match message.map(|m| m.payload) {
             Ok(NetlinkPayload::InnerMessage(inner)) => Some(Ok(inner)),
             Ok(_) => None,
-            Err(()) => Some(Err(NetError::Answer { request: text.to_owned() })),
+            Err(()) => Some(Err(NetError::Answer { request: "monitor".to_owned() })),
         });
-        changes.collect()
+        changes.collect::<Result<_, _>>().map(Some)
     }
 
     /// Sends all requests and returns the answers in their order, or the first error. Later requests were carried out all the same.
@@ -221,12 +237,6 @@ fn split(mut datagram: &[u8]) -> impl Iterator<Item = Result<NetlinkMessage<Rout
         datagram = rest;
         Some(NetlinkMessage::deserialize(message).map_err(|_| ()))
     })
-}
-
-impl AsFd for Netlink {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
 }
 
 /// Takes one errno as success: what was to be removed is gone, what was to be there is there.

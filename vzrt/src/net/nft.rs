@@ -164,7 +164,7 @@ fn get_chain(table: &str, chain: &str) -> Vec<u8> {
     let mut message = vec![0; 16];
     message.extend([NFPROTO_INET, 0, 0, 0]);
     for (kind, text) in [(NFTA_CHAIN_TABLE, table), (NFTA_CHAIN_NAME, chain)] {
-        let length = u16::try_from(4 + text.len() + 1).expect("names of tables are checked to be short");
+        let length = u16::try_from(4 + text.len() + 1).expect("a name of at most 31 characters: HostNet::check");
         message.extend(length.to_ne_bytes());
         message.extend(kind.to_ne_bytes());
         message.extend(text.as_bytes());

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::address::Address;
+use super::error::NetError;
 use crate::Ctid;
 
 /// The name of the interface inside every container.
@@ -34,6 +35,26 @@ impl Default for HostNet {
 }
 
 impl HostNet {
+    /// Whether the names can be used: they become names of interfaces and part of a text for nft.
+    ///
+    /// # Errors
+    /// [`NetError::BadName`] with the one that can't.
+    pub fn check(&self) -> Result<(), NetError> {
+        let word = |name: &str, max: usize| {
+            name.starts_with(|c: char| c.is_ascii_alphabetic())
+                && name.len() <= max
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        };
+        // A digit at its end would run into the number of the container: vz1 + 01 is vz + 101.
+        if !word(&self.prefix, 5) || self.prefix.ends_with(|c: char| c.is_ascii_digit()) {
+            return Err(NetError::BadName { what: "interface prefix", name: self.prefix.clone() });
+        }
+        if !word(&self.table, 31) {
+            return Err(NetError::BadName { what: "nft table", name: self.table.clone() });
+        }
+        Ok(())
+    }
+
     /// The interface group of all host ends: what the nft rules match, as one number. Names would be matched as `vz*`, and `vzbr0` is what
     /// many OpenVZ hosts call their bridge. A hash of the prefix, so that two nodes on one machine don't share it.
     #[must_use]
@@ -135,12 +156,27 @@ pub(super) fn fnv1a(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that fails here has failed")]
+
     use super::*;
 
     #[test]
     fn the_name_of_any_container_fits_in_an_interface_name() {
         let host = HostNet { prefix: "vzxyz".into(), ..HostNet::default() };
         assert_eq!(host.ifname(Ctid::try_from(Ctid::MAX).unwrap()).len(), 15);
+    }
+
+    #[test]
+    fn names_that_would_not_be_names_are_refused() {
+        let check = |prefix: &str, table: &str| {
+            HostNet { prefix: prefix.into(), table: table.into(), ..HostNet::default() }.check()
+        };
+        assert!(check("vz", "vz").is_ok());
+        for (prefix, table) in
+            [("", "vz"), ("vzabcd", "vz"), ("vz1", "vz"), ("v/", "vz"), ("vz", ""), ("vz", "vz { }"), ("vz", "vz\n")]
+        {
+            assert!(check(prefix, table).is_err(), "{prefix:?} {table:?}");
+        }
     }
 
     #[test]

@@ -4,11 +4,9 @@
 //! waits for all processors), nothing to parse, and no second opinion on which source address to ask from.
 
 use std::net::IpAddr;
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rtnetlink::packet_core::NLM_F_CREATE;
 use rtnetlink::packet_route::RouteNetlinkMessage as Rtnl;
 use rtnetlink::packet_route::neighbour::{
@@ -18,7 +16,7 @@ use rtnetlink::packet_route::neighbour::{
 use super::error::{Holder, NetError};
 use super::message;
 use super::neighbours;
-use super::netlink::{Netlink, Request, tolerate};
+use super::netlink::{Group, Netlink, Request, tolerate};
 use super::plan::NetPlan;
 
 /// How long after [`Probe::send`] an answer is waited for. A machine on the same network answers from its kernel, within a millisecond; OpenVZ
@@ -38,7 +36,7 @@ struct Asked {
     /// Hears of every change of the host's neighbour table.
     changes: Netlink,
     questions: Vec<Question>,
-    until: Instant,
+    sent: Instant,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,14 +61,14 @@ impl Probe {
         Ok(Self { asked, error_on_arpfail })
     }
 
-    /// Waits until [`PROBE_WAIT`] after the question.
+    /// Waits for an answer until `wait` after the question: [`PROBE_WAIT`], unless there is a reason.
     ///
     /// # Errors
     /// [`NetError::AddressInUse`] with the neighbour that answered; otherwise as [`Probe::send`].
-    pub fn finish(self) -> Result<(), NetError> {
+    pub fn finish(self, wait: Duration) -> Result<(), NetError> {
         let Some(mut asked) = self.asked else { return Ok(()) };
         let ips: Vec<IpAddr> = asked.questions.iter().map(|q| q.ip).collect();
-        let heard = asked.listen();
+        let heard = asked.listen(asked.sent + wait);
         let forgotten = forget(&mut asked.host, &asked.questions);
         heard.and(forgotten).or_else(|error| judge(error, self.error_on_arpfail, &ips))
     }
@@ -103,11 +101,11 @@ fn ask(plan: &NetPlan, ips: &[IpAddr]) -> Result<Option<Asked>, NetError> {
     if questions.is_empty() {
         return Ok(None);
     }
-    let changes = Netlink::open_for_neighbours()?;
+    let changes = Netlink::open_for(Group::Neighbours)?;
     // What the kernel remembers of the address would be believed without asking.
     forget(&mut host, &questions)?;
     host.all(questions.iter().map(question).collect())?;
-    Ok(Some(Asked { host, changes, questions, until: Instant::now() + PROBE_WAIT }))
+    Ok(Some(Asked { host, changes, questions, sent: Instant::now() }))
 }
 
 fn question(question: &Question) -> Request {
@@ -127,17 +125,9 @@ fn forget(host: &mut Netlink, questions: &[Question]) -> Result<(), NetError> {
 }
 
 impl Asked {
-    fn listen(&mut self) -> Result<(), NetError> {
-        while let Some(left) = self.until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-            // Rounded up: poll counts in milliseconds, and a last one of zero would be a busy loop.
-            let timeout = PollTimeout::from(u8::try_from(left.as_millis()).unwrap_or(u8::MAX).saturating_add(1));
-            let mut ready = [PollFd::new(self.changes.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut ready, timeout) {
-                Ok(0) | Err(Errno::EINTR) => continue,
-                Ok(_) => {}
-                Err(errno) => return Err(NetError::call("poll(AF_NETLINK)")(errno)),
-            }
-            for change in self.changes.receive("neigh monitor")? {
+    fn listen(&self, until: Instant) -> Result<(), NetError> {
+        while let Some(changes) = self.changes.changes(until)? {
+            for change in changes {
                 let Rtnl::NewNeighbour(entry) = change else { continue };
                 if let Some((question, mac)) = self.questions.iter().find_map(|q| Some((q, answer_to(q, &entry)?))) {
                     let holder = Holder::Neighbour { device: question.name.clone(), mac };
@@ -165,6 +155,8 @@ fn answer_to(question: &Question, entry: &NeighbourMessage) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that fails here has failed")]
+
     use super::*;
 
     #[test]

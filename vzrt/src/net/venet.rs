@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use rtnetlink::packet_route::RouteNetlinkMessage as Rtnl;
@@ -13,8 +14,11 @@ use super::error::{Holder, NetError};
 use super::host;
 use super::message;
 use super::neighbours::{self, Link, Site, Way};
-use super::netlink::{Netlink, tolerate};
+use super::netlink::{Group, Netlink, tolerate};
 use super::plan::{INSIDE_NAME, NetPlan};
+
+/// `linkwatch` runs at least once a second. A machine busier than that has other worries than a container's first packets: no error.
+const LINKWATCH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The two ends of a container's pair, each by its number in its own namespace.
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +66,25 @@ fn raise(host: &mut Netlink, netns: BorrowedFd<'_>, plan: &NetPlan, sites: &[Sit
     Netlink::open_in(netns)?.all(requests)?;
 
     add_routes(host, plan, pair, sites)?;
-    add_proxies(host, sites)
+    add_proxies(host, sites)?;
+    wait_until_running(host, plan)
+}
+
+/// The second end to come up runs at once; the first, the host's, was up without a carrier and is set going by a kernel thread (`linkwatch`), which drops
+/// what is sent until then. On an idle machine it is done before this looks; on a busy one the container's first answers would be lost.
+fn wait_until_running(host: &mut Netlink, plan: &NetPlan) -> Result<(), NetError> {
+    let mut running = || {
+        let link = Link::from_answer(host.one(message::get_link(&plan.host_ifname)))?;
+        Ok(link.is_some_and(|link| link.operates))
+    };
+    if running()? {
+        return Ok(());
+    }
+    let changes = Netlink::open_for(Group::Links)?;
+    let until = Instant::now() + LINKWATCH_PATIENCE;
+    // Listening first and looking then, so that no change is between the two.
+    while !running()? && changes.changes(until)?.is_some() {}
+    Ok(())
 }
 
 /// Asks the kernel for a pair it must refuse: for its name (`EINVAL`) if it knows veth, for its kind (`EOPNOTSUPP`) if it doesn't.
@@ -260,6 +282,8 @@ impl Labels {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that fails here has failed")]
+
     use super::*;
 
     #[test]
