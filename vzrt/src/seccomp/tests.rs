@@ -1,3 +1,5 @@
+#![expect(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompFilterFlag,
     LinuxSeccompOperator as Op, LinuxSyscall, LinuxSyscallBuilder,
