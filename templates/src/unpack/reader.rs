@@ -16,6 +16,9 @@ const BLOCK: u64 = 512;
 /// Extended headers, long names and sparse maps of one member. Linux takes at most 64 KiB per extended attribute.
 const MAX_METADATA: u64 = 4 << 20;
 
+/// Pieces of a file with holes: offset and length, ascending.
+pub(super) type Segments = Vec<(u64, u64)>;
+
 /// A member as its headers describe it.
 pub(super) struct Member {
     pub(super) kind: EntryType,
@@ -27,8 +30,8 @@ pub(super) struct Member {
     pub(super) mtime: (i64, u32),
     /// Of the file once it is unpacked, holes included.
     pub(super) size: u64,
-    /// Where its data goes: offset and length, ascending. `None`: all of it, from 0.
-    pub(super) segments: Option<Vec<(u64, u64)>>,
+    /// Where its data goes. `None`: all of it, from 0.
+    pub(super) segments: Option<Segments>,
     pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -128,7 +131,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// The real size and the map of a file with holes, of any of the four ways to write one.
-    fn sparse(&mut self, header: &Header, keys: pax::SparseKeys) -> Result<Option<(u64, Vec<(u64, u64)>)>, Refusal> {
+    fn sparse(&mut self, header: &Header, keys: pax::SparseKeys) -> Result<Option<(u64, Segments)>, Refusal> {
         let (real_size, numbers) = if header.entry_type().is_gnu_sparse() {
             self.sparse_of_gnu(header)?
         } else if keys.map_in_data {
@@ -310,7 +313,7 @@ fn padding(size: u64) -> u64 {
 }
 
 /// Pairs of offset and length: ascending, within the file, and exactly the data there is.
-fn check_map(numbers: &[u64], real_size: u64, data: u64) -> Option<Vec<(u64, u64)>> {
+fn check_map(numbers: &[u64], real_size: u64, data: u64) -> Option<Segments> {
     let (mut at, mut sum) = (0u64, 0u64);
     let mut segments = Vec::with_capacity(numbers.len() / 2);
     for pair in numbers.chunks(2) {
