@@ -142,12 +142,12 @@ fn verbs() -> Vec<Command> {
         with_start_options(with_stop_options(of_container("restart", "Stop a container if it runs, and start it"))),
         of_container("status", "Print what a container is doing").arg(flag("json", "As JSON")),
         of_container("set", "Change a container's parameters, while it runs or for its next start").args(request::set_args()),
-        of_container("enter", "A root shell in a container").arg(words("exec", "COMMAND").long("exec").required(false).help("Run this instead")),
+        of_container("enter", "A root shell in a container").arg(words("exec", "COMMAND").long("exec").help("Run this instead")),
         of_container("exec", "Run a command line by the shell in a container; ends with 8 if it failed").arg(words("command", "COMMAND")),
         of_container("exec2", "The same, ending with the command's own status").arg(words("command", "COMMAND")),
         of_container("exec3", "Run a program with its arguments in a container, by no shell").arg(words("command", "COMMAND")),
         of_container("runscript", "Run a script of the host in a container, started or not")
-            .arg(Arg::new("script").value_name("SCRIPT").required(true).value_parser(value_parser!(PathBuf))),
+            .arg(Arg::new("script").value_name("SCRIPT").value_parser(value_parser!(PathBuf))),
         Command::new("check")
             .about("Print what this host can do for containers, and what each missing thing costs")
             .arg(flag("json", "As JSON")),
@@ -162,19 +162,14 @@ fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
 }
 
-/// Everything that follows, options of the program inside included.
+/// Everything that follows, options of the program inside included. Not "required" for clap, so that a missing container is told first.
 fn words(id: &'static str, value: &'static str) -> Arg {
-    Arg::new(id).value_name(value).num_args(1..).trailing_var_arg(true).allow_hyphen_values(true).required(true)
+    Arg::new(id).value_name(value).num_args(1..).trailing_var_arg(true).allow_hyphen_values(true)
 }
 
 fn with_create_options(command: Command) -> Command {
     command.args(request::create_args()).args([
         Arg::new("config").long("config").value_name("SAMPLE").help("Sample configuration to begin with [default: CONFIGFILE of vz.conf]"),
-        Arg::new("layout")
-            .long("layout")
-            .visible_aliases(["velayout", "ve_layout"])
-            .value_name("LAYOUT")
-            .help("How its files are kept: simfs [default: VE_LAYOUT of vz.conf]"),
     ])
 }
 
@@ -197,4 +192,43 @@ fn with_stop_options(command: Command) -> Command {
             .value_parser(value_parser!(u64).range(0..=86_400))
             .help("How long it may take to halt by itself before it is killed [default: 120]"),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(line: &str) -> Exit {
+        parse(line.split(' ').map(OsString::from)).unwrap_err().exit
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        definition().debug_assert();
+    }
+
+    #[test]
+    fn what_is_not_understood_ends_with_the_codes_of_the_reference() {
+        assert_eq!(refused("vzctl"), Exit::InvalidSyntax);
+        assert_eq!(refused("vzctl frobnicate 101"), Exit::InvalidSyntax);
+        assert_eq!(refused("vzctl start"), Exit::InvalidValue);
+        assert_eq!(refused("vzctl start 101 --frobnicate"), Exit::InvalidSyntax);
+        assert_eq!(refused("vzctl set 101 -f"), Exit::InvalidSyntax);
+    }
+
+    #[test]
+    fn flags_stand_before_the_command_or_after_the_container() {
+        for line in ["vzctl --verbose stop 101", "vzctl stop 101 --verbose"] {
+            let request = parse(line.split(' ').map(OsString::from)).unwrap();
+            assert_eq!((request.talk, request.who.as_str()), (Talk::Verbose, "101"));
+        }
+    }
+
+    #[test]
+    fn what_follows_exec_is_the_programs_own() {
+        let request = parse("vzctl exec 101 ls --verbose -la".split(' ').map(OsString::from)).unwrap();
+        assert_eq!(request.talk, Talk::Normal);
+        let words: Vec<&String> = request.matches.get_many("command").unwrap().collect();
+        assert_eq!(words, ["ls", "--verbose", "-la"]);
+    }
 }

@@ -39,6 +39,8 @@ pub(crate) fn launch(plan: &Plan, host: &cgroup::Host, with_network: bool, paylo
     let script = plan.vz.hooks.start.as_deref().map(hooks::Script::read).transpose()?.flatten();
     let cgroup = limits(plan, host)?;
     let entry = cgroup.entry().map_err(|e| Trouble::Limits(chain(&e)))?;
+    // By descriptor and detached: the way to it by name is closed to everybody but the host's root.
+    let root = rootfs::clone_mounted(&plan.vz.root.mountpoint)?;
     let (ours, theirs) = Channel::pair()?;
     let child = {
         let _time = TimeNamespace::enter(&plan.spec)?;
@@ -48,9 +50,9 @@ pub(crate) fn launch(plan: &Plan, host: &cgroup::Host, with_network: bool, paylo
     };
     let Some(child) = child else {
         drop(ours);
-        run_child(plan, script.as_ref(), &entry, &theirs, payload);
+        run_child(&Birth { plan, script: script.as_ref(), entry: &entry, root: &root, channel: &theirs, payload });
     };
-    drop(theirs);
+    drop((theirs, root));
     idmap::write_maps(child.pid.as_raw(), plan.vz.ids)?;
     ours.send(&Message::Mapped, None)?;
     if with_network {
@@ -198,44 +200,49 @@ impl Drop for NamespaceOwner {
     }
 }
 
+/// What the child is born with.
+struct Birth<'a> {
+    plan: &'a Plan,
+    script: Option<&'a hooks::Script>,
+    entry: &'a cgroup::Entry,
+    root: &'a OwnedFd,
+    channel: &'a Channel,
+    payload: Payload<'a>,
+}
+
 /// The child, from its first instruction. Never returns to the parent's code.
-fn run_child(plan: &Plan, script: Option<&hooks::Script>, entry: &cgroup::Entry, channel: &Channel, payload: Payload) -> ! {
-    match child(plan, script, entry, channel, payload) {
+fn run_child(birth: &Birth) -> ! {
+    match child(birth) {
         // The payload was no program: this process is the container's init from now on, and does what the first process must.
         Ok(()) => {
             sys::ignore_dead_children();
-            if channel.send(&Message::Done, None).is_ok() {
+            if birth.channel.send(&Message::Done, None).is_ok() {
                 loop {
                     nix::unistd::pause();
                 }
             }
         }
         // Where nobody listens any more, the journal tells the next command.
-        Err(trouble) => drop(channel.send(&Message::Failed(trouble), None)),
+        Err(trouble) => drop(birth.channel.send(&Message::Failed(trouble), None)),
     }
     sys::exit_now(1)
 }
 
-fn child(
-    plan: &Plan,
-    script: Option<&hooks::Script>,
-    entry: &cgroup::Entry,
-    channel: &Channel,
-    payload: Payload,
-) -> Result<(), Trouble> {
+fn child(birth: &Birth) -> Result<(), Trouble> {
+    let Birth { plan, channel, .. } = *birth;
     sys::cloexec_all_above_stderr().call(|| "close_range(CLOEXEC)")?;
     expect(channel, &Message::Mapped)?;
-    entry.enter_self().map_err(|e| Trouble::Limits(chain(&e)))?;
+    birth.entry.enter_self().map_err(|e| Trouble::Limits(chain(&e)))?;
     container::become_root()?;
-    let console = container::build(plan)?;
+    let console = container::build(plan, birth.root)?;
     nix::unistd::setsid().call(|| "setsid()")?;
     channel.send(&Message::Ready, Some(console.as_fd()))?;
     drop(console);
     expect(channel, &Message::Go)?;
-    if let Some(script) = script {
+    if let Some(script) = birth.script {
         script.run_inside(plan, "starting")?;
     }
-    payload(plan)
+    (birth.payload)(plan)
 }
 
 fn expect(channel: &Channel, wanted: &Message) -> Result<(), Trouble> {

@@ -71,6 +71,12 @@ impl<T> Doing<T> for Result<T, Failed> {
     }
 }
 
+/// The mounted root once more, detached: for the container's own mount namespace.
+pub(crate) fn clone_mounted(mountpoint: &Path) -> Result<OwnedFd, Failed> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    open_tree(CWD, mountpoint, flags).call(|| format!("open_tree({})", mountpoint.display()))
+}
+
 /// Whether something is mounted on `path`. One statx(2) (`STATX_ATTR_MOUNT_ROOT`, Linux 5.8), no table is read.
 ///
 /// # Errors

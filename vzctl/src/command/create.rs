@@ -56,11 +56,11 @@ fn changes(context: &Context) -> Result<Vec<Change>, Failure> {
         .into_iter()
         .map(|(_, change)| change)
         .collect();
-    let asked = matches.get_one::<String>("layout");
-    let layout = match asked {
-        Some(word) => Layout::parse(word).map_err(|e| Failure::new(Exit::UnknownMountType, format!("Bad parameter for --layout: {e}")))?,
-        None => context.node.global.defaults.layout.unwrap_or(Layout::Simfs),
-    };
+    let asked = changes.iter().find_map(|c| match c {
+        Change::Layout(layout) => Some(*layout),
+        _ => None,
+    });
+    let layout = asked.or(context.node.global.defaults.layout).unwrap_or(Layout::Simfs);
     if let Layout::Ploop(_) = layout {
         if asked.is_some() {
             return Err(Failure::new(Exit::NoImageSupport, "The ploop layout is not supported yet")

@@ -36,7 +36,7 @@ pub(super) fn exec3(context: &Context) -> Outcome {
 pub(super) fn enter(context: &Context) -> Outcome {
     let (running, plan, host) = entered(context)?;
     let inside = Inside::new(&running, &plan, &host);
-    let words = words(context, "exec");
+    let words: Vec<String> = context.request.matches.get_many::<String>("exec").into_iter().flatten().cloned().collect();
     let program = if words.is_empty() { Program::LoginShell } else { Program::Line(join(&words)) };
     tracing::info!("entered into CT {}", context.ctid);
     let end = inside.enter(&program).map_err(|e| told(&e));
@@ -70,6 +70,9 @@ fn join(words: &[String]) -> String {
 }
 
 fn run(context: &Context, program: &Program) -> Result<End, Failure> {
+    if words(context, "command").is_empty() {
+        return Err(Failure::new(Exit::InvalidSyntax, "No command line given for exec"));
+    }
     let (running, plan, host) = entered(context)?;
     if let Program::Line(line) = program {
         tracing::debug!("Executing command: {line}");

@@ -21,6 +21,10 @@ use crate::{rootfs, seccomp, sys};
 
 pub(crate) use dev::open_pty;
 
+/// Where the root is put for a moment, to become `/`: a directory that every host has and that is not needed any more once the device nodes
+/// are in hand. Not `/proc` or `/sys`: while those are covered, the kernel gives a user namespace no new ones.
+const PLACE: &str = "/dev";
+
 /// Becomes root of the new user namespace, by whose maps the parent has just made it one.
 pub(crate) fn become_root() -> Result<(), Failed> {
     setgroups(&[]).call(|| "setgroups()")?;
@@ -30,7 +34,7 @@ pub(crate) fn become_root() -> Result<(), Failed> {
 
 /// Builds the inside: cgroup namespace, host name, mounts, `/dev`, the root. Afterwards `/` is the container's, and nothing of the host's
 /// file system can be reached. Gives the master side of `/dev/console`.
-pub(crate) fn build(plan: &Plan) -> Result<OwnedFd, Failed> {
+pub(crate) fn build(plan: &Plan, root: &OwnedFd) -> Result<OwnedFd, Failed> {
     let spec = &plan.spec;
     // After the process is in its cgroup: the namespace's root is wherever its maker is.
     unshare(CloneFlags::CLONE_NEWCGROUP).call(|| "unshare(CLONE_NEWCGROUP)")?;
@@ -39,16 +43,15 @@ pub(crate) fn build(plan: &Plan) -> Result<OwnedFd, Failed> {
     }
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     sys::make_all_private().call(|| "mount_setattr(/, private, recursive)")?;
-    let mountpoint = &plan.vz.root.mountpoint;
-    let root = rootfs::hold_dir(CWD, mountpoint)?;
     // Host devices are taken hold of before the host's tree is gone; proc and sysfs must be mounted before it is, too: the kernel gives them
     // to a user namespace only while a full view of the host's is there to compare with.
     let nodes = dev::hold_host_nodes(&plan.vz.dev_nodes)?;
+    mounts::attach_at(root, PLACE)?;
     mounts::mount_all(root.as_fd(), spec)?;
     dev::bind_nodes(root.as_fd(), nodes)?;
     dev::links(root.as_fd())?;
     let console = dev::console(root.as_fd())?;
-    pivot(&root, mountpoint)?;
+    pivot(root)?;
     mounts::mask(spec)?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     settle(plan);
@@ -57,9 +60,9 @@ pub(crate) fn build(plan: &Plan) -> Result<OwnedFd, Failed> {
 
 /// Makes the mounted root `/` and lets go of the host's tree (pivot_root(2), "pivot_root(\".\", \".\")": the old root ends up on top of the
 /// new one and is then detached, so no directory inside is needed for it).
-fn pivot(root: &OwnedFd, mountpoint: &Path) -> Result<(), Failed> {
-    nix::unistd::fchdir(root).call(|| format!("fchdir({})", mountpoint.display()))?;
-    nix::unistd::pivot_root(".", ".").call(|| format!("pivot_root({})", mountpoint.display()))?;
+fn pivot(root: &OwnedFd) -> Result<(), Failed> {
+    nix::unistd::fchdir(root).call(|| "fchdir(root)")?;
+    nix::unistd::pivot_root(".", ".").call(|| "pivot_root(., .)")?;
     nix::mount::umount2(".", nix::mount::MntFlags::MNT_DETACH).call(|| "umount(old root)")?;
     nix::unistd::chdir("/").call(|| "chdir(/)")
 }

@@ -29,6 +29,11 @@ pub(super) fn attach(mount: &OwnedFd, target: BorrowedFd, name: &Path) -> Result
     move_mount(mount, "", target, "", flags).call(|| format!("move_mount({})", name.display()))
 }
 
+/// Puts a detached mount on a directory of the host's, in this namespace.
+pub(super) fn attach_at(mount: &OwnedFd, path: &str) -> Result<(), Failed> {
+    move_mount(mount, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).call(|| format!("move_mount({path})"))
+}
+
 /// A new file system of the kind the plan says, detached.
 fn new_file_system(mount: &Mount) -> Result<OwnedFd, Failed> {
     let kind = match mount.typ().as_deref() {
