@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a threaded process is told that it cannot unpack", threaded),
     ("an archive that is a directory or a FIFO is refused", not_a_file),
     ("no mount, process or open file is left in the process", nothing_left),
+    ("the unpacker is nobody on the host, sees only the tree and has no network", walls),
     ("the busybox template is made of this host's busybox and runs", busybox),
     ("a hostile link at the place of a leftover is not followed", planted_leftover),
 ];
@@ -223,6 +224,67 @@ fn nothing_left() {
     place.good(&[file("f", b"x")]);
     place.refused(b"not a tar");
     assert_eq!(state(), before);
+}
+
+/// Looks at the unpacker while it works.
+#[derive(Default)]
+struct Look {
+    bytes: u64,
+    status: String,
+    root: Vec<String>,
+    namespaces: Vec<(&'static str, bool)>,
+    files: Vec<String>,
+    ids: String,
+}
+
+impl Progress for Look {
+    fn stage(&mut self, _stage: Stage, _total: Option<u64>) {}
+    fn message(&mut self, _line: &str) {}
+    fn advance(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        // More than the socket holds, so it reads, so its walls stand.
+        if self.bytes < 8 << 20 || !self.status.is_empty() {
+            return;
+        }
+        let children = std::fs::read_to_string("/proc/thread-self/children").unwrap();
+        let process = std::path::Path::new("/proc").join(children.trim());
+        let names = |dir: &str| std::fs::read_dir(process.join(dir)).unwrap().map(|e| e.unwrap().path());
+        self.status = std::fs::read_to_string(process.join("status")).unwrap();
+        self.ids = std::fs::read_to_string(process.join("uid_map")).unwrap();
+        self.root = names("root").map(|p| p.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+        self.files = names("fd").map(|p| std::fs::read_link(p).unwrap().to_str().unwrap().to_owned()).collect();
+        let shared = |ns| {
+            let of = |who: &std::path::Path| std::fs::read_link(who.join("ns").join(ns)).unwrap();
+            (ns, of(&process) == of(std::path::Path::new("/proc/self")))
+        };
+        self.namespaces = ["user", "mnt", "net", "ipc", "uts", "cgroup"].map(shared).to_vec();
+    }
+}
+
+fn walls() {
+    let place = Place::new();
+    put(&place, &[file("f", &vec![1; 24 << 20])]);
+    let store = place.store();
+    let mut look = Look::default();
+    store.tree(&store.find(&Place::name()).unwrap(), &mut look).unwrap();
+    let field = |name: &str| {
+        let line = look.status.lines().find(|l| l.starts_with(name)).unwrap();
+        line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
+    };
+    // CHOWN, DAC_OVERRIDE, FOWNER, FSETID (0, 1, 3, 4) and SETFCAP (31), in its own user namespace.
+    let kept = "000000008000001b";
+    assert_eq!(
+        (field("Uid:").as_str(), field("Gid:").as_str()),
+        (&*["1879048192"; 4].join(" "), &*["1879048192"; 4].join(" "))
+    );
+    assert_eq!((field("CapEff:").as_str(), field("CapPrm:").as_str(), field("CapBnd:").as_str()), (kept, kept, kept));
+    assert_eq!((field("NoNewPrivs:").as_str(), field("Groups:").as_str()), ("1", ""));
+    assert_eq!(look.ids.split_whitespace().collect::<Vec<_>>(), ["0", "1879048192", "65536"]);
+    assert_eq!(look.root, ["f"]);
+    assert!(look.namespaces.iter().all(|(_, shared)| !shared), "{:?}", look.namespaces);
+    let host_files: Vec<_> =
+        look.files.iter().filter(|f| f.starts_with('/') && *f != "/dev/null" && *f != "/" && *f != "/f").collect();
+    assert!(host_files.is_empty() && look.files.len() <= 6, "{:?}", look.files);
 }
 
 fn busybox() {
