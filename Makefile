@@ -40,8 +40,9 @@ peers: ## install the runtimes that `make bench` compares with
 build: ## release binaries
 	$(CARGO) build --release --locked -p vzctl
 
+# All of them at once, as the programs below would: one set of features, nothing built twice.
 build-tests:
-	$(CARGO) build --locked -p tests
+	$(CARGO) test --no-run --locked --workspace --lib --bins --tests
 
 # Runs every part even if one fails, and fails if one did. The skips of all parts come last, with their reasons.
 test: deps build build-tests ## everything: pure tests, then as root here, then in the reference machine
