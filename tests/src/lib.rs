@@ -3,8 +3,10 @@
 //! on this host, and the same in a stock Debian [`machine`].
 
 pub mod machine;
+pub mod node;
 pub mod program;
 pub mod skips;
+pub mod snapshot;
 pub mod suite;
 pub mod wait;
 

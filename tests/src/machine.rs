@@ -94,15 +94,15 @@ pub struct Job {
     pub host_pace: Duration,
 }
 
-/// The time this machine takes to start and reap a small program twenty times: the work that tests consist of.
+/// The time this machine takes to start and reap a small program ten times: the work that tests consist of.
 ///
 /// # Errors
 /// There is no `true` to run.
 pub fn calibrate() -> io::Result<Duration> {
     let mut best = Duration::MAX;
-    for _ in 0..3 {
+    for _ in 0..8 {
         let start = Instant::now();
-        for _ in 0..20 {
+        for _ in 0..10 {
             Command::new("/bin/true").status()?;
         }
         best = best.min(start.elapsed());

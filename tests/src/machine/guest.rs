@@ -35,6 +35,7 @@ pub fn main(mut run_tests: Command) -> Result<(), Error> {
     let status = run_tests
         .env(TIME_FACTOR_VARIABLE, format!("{:.1}", factor.max(1.0)))
         .env("VZ_BIN", &job.vz_bin)
+        .env(crate::node::DIRECTORY_VARIABLE, "/vz")
         .env("VZ_TEST_PRJQUOTA_DIR", "/vz")
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)

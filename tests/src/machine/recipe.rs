@@ -129,6 +129,7 @@ fn uris(text: &str) -> Vec<String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that fails here has failed")]
 mod tests {
     use super::*;
 

@@ -107,7 +107,7 @@ fn execute(program: &Program, options: &Options, out: &mut dyn Write) -> io::Res
             },
         }
         if Instant::now() > end && ended.is_none() {
-            let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
+            let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
             child.wait()?;
             break Some(format!("still running after {} s, killed", limit.as_secs()));
         }
@@ -193,6 +193,7 @@ impl Heard {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that fails here has failed")]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
