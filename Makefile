@@ -54,6 +54,7 @@ test: deps build build-tests ## everything: pure tests, then as root here, then 
 
 test-fast: build-tests ## unit tests, policy tests: no root, no kernel objects
 	$(SUITE) fast $(TEST)
+	$(CARGO) test --quiet --locked --workspace --doc
 
 test-host: build build-tests ## tests that need root and a kernel, on this machine
 	$(SUITE) host $(TEST)
@@ -65,7 +66,7 @@ reference-shell: build build-tests ## a shell in that machine; ends with it
 	$(MACHINE) shell --debian $(DEBIAN)
 
 bench: build ## our times beside lxc's, runc's and unshare's, in turn, on the same root
-	$(CARGO) build --release --locked -p tests --bin bench --bin tick
+	$(CARGO) build --release --locked -p tests --bin bench
 	target/release/bench
 
 demo: deps build ## a container's whole life, in one go (TEMPLATE=busybox needs no network)

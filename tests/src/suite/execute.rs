@@ -70,7 +70,8 @@ pub fn run(programs: &[Program], options: &Options, out: &mut dyn Write) -> io::
     for program in programs {
         let ended = execute(program, options, out)?;
         report.tests += ended.tests;
-        report.skips.extend(ended.skips);
+        // Two programs may have tests of one name.
+        report.skips.extend(ended.skips.into_iter().map(|skip| skip.of(&program.name)));
         if let Some(how) = ended.failure {
             writeln!(out, "FAILED {}: {how}", program.name)?;
             report.failed.push(format!("{}: {how}", program.name));
