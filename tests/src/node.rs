@@ -53,10 +53,12 @@ impl Node {
 
     fn make() -> io::Result<Self> {
         let base = std::env::var_os(DIRECTORY_VARIABLE).map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
-        // Short: it is part of socket paths and, in the name below, of interface names (15 bytes at most).
+        // Short: it is part of socket paths (108 bytes at most).
         let directory = tempfile::Builder::new().prefix("vzt").rand_bytes(4).tempdir_in(base)?;
         let number = NODES.fetch_add(1, Ordering::Relaxed);
-        let name = format!("t{:x}{number:x}", std::process::id() & 0xffff);
+        // Four letters, for an interface's name of 15 is this and a CTID: by the process and the node in it. The first
+        // is one that no kernel's or daemon's interfaces begin with, for whatever bears the name is torn down.
+        let name = format!("q{}{}", digits(std::process::id(), 2), digits(number, 1));
         let node = Self { directory, name, binary: binary() };
         for part in ["etc/conf", "etc/names", "lock", "run", "root", "private", "dump", "template/cache"] {
             fs_err::create_dir_all(node.path(part))?;
@@ -72,7 +74,8 @@ impl Node {
             "LOCKDIR={vz}/lock\nDUMPDIR={vz}/dump\nLOGGING=yes\nLOGFILE={vz}/vzctl.log\nLOG_LEVEL=0\nVERBOSE=0\n\
              DISK_QUOTA=yes\nTEMPLATE={vz}/template\nVE_ROOT={vz}/root/$VEID\nVE_PRIVATE={vz}/private/$VEID\n\
              CONFIGFILE=\"basic\"\nDEF_OSTEMPLATE=\"busybox\"\nVE_LAYOUT=simfs\nLOCAL_UID=100000\nLOCAL_GID=100000\n\
-             IPV6=\"yes\"\n"
+             IPV6=\"yes\"\nVZ_RUNDIR={vz}/run\nVZ_CGROUP={name}\nVZ_IFPREFIX={name}\n",
+            name = self.name
         )
     }
 
@@ -106,8 +109,7 @@ impl Node {
         use std::os::unix::process::CommandExt;
         let mut command = Command::new(&self.binary);
         command.arg0(name).args(arguments);
-        command.env("VZ_CONFDIR", self.path("etc")).env("VZ_RUNDIR", self.path("run"));
-        command.env("VZ_CGROUP", &self.name).env("VZ_IFPREFIX", &self.name);
+        command.env("VZ_CONFDIR", self.path("etc"));
         command
     }
 
@@ -152,6 +154,11 @@ impl Drop for Node {
             eprintln!("node {} left behind: {left}", self.name);
         }
     }
+}
+
+/// The last `count` digits of a number, to the base 36.
+fn digits(number: u32, count: u32) -> String {
+    (0..count).rev().filter_map(|place| char::from_digit(number / 36u32.pow(place) % 36, 36)).collect()
 }
 
 fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {

@@ -103,7 +103,7 @@ fn test_in(release: &str, filter: Option<String>) -> Result<bool, Box<dyn Error>
     let (job, binaries) = job(filter, None)?;
     let kept = keep(release)?;
     let last = fresh(&image::directory()?.join(format!("last-debian-{release}")))?;
-    let directory = tempfile::Builder::new().prefix("run-").tempdir_in(image::directory()?)?;
+    let directory = image::directory_of_a_run()?;
     payload::write(&job, &binaries, &directory.path().join("payload"), &directory.path().join("payload.img"))?;
     let machine = machine_of(&kept, directory.path(), &last);
     let status = machine.run(RUN_LIMIT, &mut io::stdout())?;
@@ -129,7 +129,7 @@ fn shell_in(release: &str) -> Result<bool, Box<dyn Error>> {
     let (job, binaries) = job(None, Some((size.ws_row, size.ws_col)))?;
     let kept = keep(release)?;
     let last = fresh(&image::directory()?.join(format!("shell-debian-{release}")))?;
-    let directory = tempfile::Builder::new().prefix("run-").tempdir_in(image::directory()?)?;
+    let directory = image::directory_of_a_run()?;
     payload::write(&job, &binaries, &directory.path().join("payload"), &directory.path().join("payload.img"))?;
     Ok(machine_of(&kept, directory.path(), &last).run_interactive()?.success())
 }

@@ -39,6 +39,23 @@ pub fn directory() -> Result<PathBuf, Error> {
     Ok(directory)
 }
 
+/// A directory for one run, removed with its owner; those whose owner was killed are removed now.
+///
+/// # Errors
+/// It cannot be made, or an old one not be removed.
+pub fn directory_of_a_run() -> Result<tempfile::TempDir, Error> {
+    let directory = directory()?;
+    for entry in fs_err::read_dir(&directory)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let owner = name.strip_prefix("run-").and_then(|rest| rest.split('-').next());
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            fs_err::remove_dir_all(path)?;
+        }
+    }
+    Ok(tempfile::Builder::new().prefix(&format!("run-{}-", std::process::id())).tempdir_in(directory)?)
+}
+
 /// The image of one release: the one kept, if nothing it is made of has changed.
 ///
 /// # Errors

@@ -90,6 +90,7 @@ impl Machine<'_> {
         )?;
 
         let mut command = unpacked_qemu(&self.qemu.join("tree"));
+        command.env("TMPDIR", self.directory); // what snapshot=on writes
         command.args(accelerator());
         command.args([
             "-M",

@@ -1,6 +1,7 @@
 //! Removing a node that its own commands could not, or did not, remove. Only what bears its name or lies in its
 //! directory is touched; everything found here is a leak.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -25,7 +26,7 @@ pub(super) fn by_force(directory: &Path, name: &str) -> Vec<String> {
     left
 }
 
-/// Processes in a cgroup of this name, and those whose environment names this directory: monitors, and whatever else
+/// Processes in a cgroup of this name, and those whose environment or arguments name this directory: monitors, and whatever else
 /// our commands started.
 fn kill_processes(directory: &Path, name: &str, left: &mut Vec<String>) {
     let ours = || -> Vec<Process> {
@@ -50,11 +51,14 @@ fn belongs(process: &Process, directory: &Path, name: &str) -> bool {
     if process.stat().is_ok_and(|stat| matches!(stat.state, 'Z' | 'X')) {
         return false; // dead, whoever its parent is
     }
+    let mark = directory.as_os_str().as_encoded_bytes();
     let in_cgroup = process.cgroups().is_ok_and(|cgroups| {
         cgroups.into_iter().any(|cgroup| Path::new(&cgroup.pathname).components().any(|part| part.as_os_str() == name))
     });
-    let run = directory.join("run");
-    in_cgroup || process.environ().is_ok_and(|environ| environ.values().any(|value| Path::new(value) == run))
+    let names_it = |text: &OsStr| text.as_encoded_bytes().windows(mark.len()).any(|part| part == mark);
+    in_cgroup
+        || process.environ().is_ok_and(|environ| environ.values().any(|value| names_it(value)))
+        || process.cmdline().is_ok_and(|words| words.iter().any(|word| names_it(word.as_ref())))
 }
 
 fn command_of(process: &Process) -> String {

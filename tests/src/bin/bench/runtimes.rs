@@ -60,12 +60,7 @@ pub(crate) fn ours(node: &Node, roots: &Roots) -> Result<Option<Runtime>, Box<dy
         return Ok(None);
     }
     fs_err::copy(&roots.archive, node.path("template/cache/bench.tar"))?;
-    let environment = vec![
-        ("VZ_CONFDIR", node.path("etc")),
-        ("VZ_RUNDIR", node.path("run")),
-        ("VZ_CGROUP", PathBuf::from(node.name())),
-        ("VZ_IFPREFIX", PathBuf::from(node.name())),
-    ];
+    let environment = vec![("VZ_CONFDIR", node.path("etc"))];
     let vzctl = |rest: &[&str]| {
         let mut all = words(&[&binary]);
         all.extend(words(rest));
