@@ -5,12 +5,14 @@ DESTDIR    ?=
 SYSCONFDIR ?= /etc
 DEBIAN     ?= 13
 TEST       ?=
+PACKAGE    ?=
 TEMPLATE   ?= debian-12-x86_64
 
 CARGO   ?= cargo
 VZCTL   := target/release/vzctl
 SUITE   := target/debug/suite
 MACHINE := target/debug/reference
+ONLY    := $(addprefix --package=,$(PACKAGE))
 export VZ_BIN := $(CURDIR)/$(VZCTL)
 
 # The one list of Debian packages: what building, running and testing on this host need. program:package
@@ -53,14 +55,14 @@ test: deps build build-tests ## everything: pure tests, then as root here, then 
 	if [ -n "$$failed" ]; then echo "== FAILED:$$failed"; exit 1; fi; echo "== all parts passed"
 
 test-fast: build-tests ## unit tests, policy tests: no root, no kernel objects
-	$(SUITE) fast $(TEST)
+	$(SUITE) fast $(ONLY) $(TEST)
 	$(CARGO) test --quiet --locked --workspace --doc
 
 test-host: build build-tests ## tests that need root and a kernel, on this machine
-	$(SUITE) host $(TEST)
+	$(SUITE) host $(ONLY) $(TEST)
 
-test-reference: build build-tests ## the same tests in a stock Debian machine (DEBIAN=12, TEST=name)
-	$(MACHINE) test --debian $(DEBIAN) $(TEST)
+test-reference: build build-tests ## the same tests in a stock Debian machine (DEBIAN=12 PACKAGE=crate TEST=name)
+	$(MACHINE) test --debian $(DEBIAN) $(ONLY) $(TEST)
 
 reference-shell: build build-tests ## a shell in that machine; ends with it
 	$(MACHINE) shell --debian $(DEBIAN)

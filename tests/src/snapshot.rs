@@ -120,7 +120,10 @@ fn cgroups() -> BTreeSet<String> {
     let hierarchies = own_mounts().into_iter().filter(|mount| matches!(mount.fs_type.as_str(), "cgroup" | "cgroup2"));
     for hierarchy in hierarchies {
         let mut pending = vec![hierarchy.mount_point];
-        while let Some(cgroup) = pending.pop().filter(|cgroup| !systemds(cgroup)) {
+        while let Some(cgroup) = pending.pop() {
+            if systemds(&cgroup) {
+                continue;
+            }
             let entries = fs_err::read_dir(&cgroup).into_iter().flatten().flatten();
             pending.extend(
                 entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()),
@@ -144,7 +147,7 @@ fn loops() -> BTreeSet<String> {
 }
 
 /// Processes that are ours by what they run (the binary under test) or where they live (a namespace that is not this
-/// test's). All others belong to whoever works on this machine beside us. The dead do not count: some hosts' first
+/// test's; a mount namespace alone is what systemd gives its own services, udev's passing workers among them). All others belong to whoever works on this machine beside us. The dead do not count: some hosts' first
 /// process never reaps.
 fn processes() -> BTreeSet<String> {
     let binary = crate::node::binary();
@@ -161,7 +164,7 @@ fn processes() -> BTreeSet<String> {
 fn namespaces(process: &Process) -> BTreeMap<String, u64> {
     let all = process.namespaces().map(|namespaces| namespaces.0).unwrap_or_default();
     let kind = |name: &std::ffi::OsStr| name.to_string_lossy().into_owned();
-    let mattering = all.into_iter().filter(|(name, _)| ["mnt", "net", "pid", "user"].contains(&kind(name).as_str()));
+    let mattering = all.into_iter().filter(|(name, _)| ["net", "pid", "user"].contains(&kind(name).as_str()));
     mattering.map(|(name, namespace)| (kind(&name), namespace.identifier)).collect()
 }
 

@@ -123,14 +123,16 @@ struct Profile {
     test: bool,
 }
 
-/// Builds all test programs of the workspace, or finds them built.
+/// Builds all test programs of the workspace, or of some of its crates, or finds them built.
 ///
 /// # Errors
 /// Something does not compile (cargo has said what, on stderr).
-pub fn build() -> Result<Built, Error> {
+pub fn build(packages: &[String]) -> Result<Built, Error> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["test", "--no-run", "--locked", "--workspace", "--lib", "--bins", "--tests"]);
+    command.args(["test", "--no-run", "--locked", "--lib", "--bins", "--tests"]);
+    command.args(if packages.is_empty() { &["--workspace"][..] } else { &[] });
+    command.args(packages.iter().flat_map(|package| ["--package", package]));
     command.arg("--message-format=json-render-diagnostics").current_dir(crate::checkout());
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
     if !output.status.success() {

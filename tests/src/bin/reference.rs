@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use nix::sys::{prctl, signal::Signal};
 use tests::machine::qemu::Machine;
 use tests::machine::{self, Job, calibrate, guest, image, payload, recipe::Recipe};
@@ -22,27 +22,29 @@ struct Arguments {
     what: What,
 }
 
+#[derive(Args)]
+struct Which {
+    /// The release: 13 or 12.
+    #[arg(long, default_value = "13")]
+    debian: String,
+    /// Only programs of these crates; of all of the workspace otherwise.
+    #[arg(long = "package", short)]
+    packages: Vec<String>,
+}
+
 #[derive(Subcommand)]
 enum What {
     /// Runs the tests that ask a kernel anything.
     Test {
-        /// The release: 13 or 12.
-        #[arg(long, default_value = "13")]
-        debian: String,
+        #[command(flatten)]
+        which: Which,
         /// Only tests whose name contains this.
         test: Option<String>,
     },
     /// Gives a shell in the machine.
     Shell {
-        /// The release: 13 or 12.
-        #[arg(long, default_value = "13")]
-        debian: String,
-    },
-    /// Builds what is kept, and boots nothing.
-    Image {
-        /// The release: 13 or 12.
-        #[arg(long, default_value = "13")]
-        debian: String,
+        #[command(flatten)]
+        which: Which,
     },
     /// What the machine itself runs.
     #[command(hide = true)]
@@ -53,9 +55,8 @@ enum What {
 
 fn main() -> ExitCode {
     tests::verdict(match Arguments::parse().what {
-        What::Test { debian, test } => test_in(&debian, test.filter(|name| !name.is_empty())),
-        What::Shell { debian } => shell_in(&debian),
-        What::Image { debian } => keep(&debian).map(|_| true),
+        What::Test { which, test } => test_in(&which, test.filter(|name| !name.is_empty())),
+        What::Shell { which } => shell_in(&which),
         What::Guest => in_the_machine(),
         What::GuestSuite => guest::run_suite(&mut io::stdout()).map_err(Into::into),
     })
@@ -82,9 +83,13 @@ fn keep(release: &str) -> Result<Kept, Box<dyn Error>> {
 }
 
 /// The job, and the programs it needs beside the test programs.
-fn job(filter: Option<String>, shell: Option<(u16, u16)>) -> Result<(Job, Vec<PathBuf>), Box<dyn Error>> {
+fn job(
+    which: &Which,
+    filter: Option<String>,
+    shell: Option<(u16, u16)>,
+) -> Result<(Job, Vec<PathBuf>), Box<dyn Error>> {
     let policy = Policy::read()?;
-    let built = suite::build()?;
+    let built = suite::build(&which.packages)?;
     let default = tests::target_dir().join("release/vzctl");
     let job = Job {
         shell,
@@ -98,9 +103,10 @@ fn job(filter: Option<String>, shell: Option<(u16, u16)>) -> Result<(Job, Vec<Pa
     Ok((job, built.binaries))
 }
 
-fn test_in(release: &str, filter: Option<String>) -> Result<bool, Box<dyn Error>> {
+fn test_in(which: &Which, filter: Option<String>) -> Result<bool, Box<dyn Error>> {
     prctl::set_pdeathsig(Signal::SIGTERM)?; // nobody is left to read the result
-    let (job, binaries) = job(filter, None)?;
+    let release = &which.debian;
+    let (job, binaries) = job(which, filter, None)?;
     let kept = keep(release)?;
     let last = fresh(&image::directory()?.join(format!("last-debian-{release}")))?;
     let directory = image::directory_of_a_run()?;
@@ -124,9 +130,10 @@ fn test_in(release: &str, filter: Option<String>) -> Result<bool, Box<dyn Error>
     Ok(passed && !failed)
 }
 
-fn shell_in(release: &str) -> Result<bool, Box<dyn Error>> {
+fn shell_in(which: &Which) -> Result<bool, Box<dyn Error>> {
     let size = rustix::termios::tcgetwinsize(io::stdin())?;
-    let (job, binaries) = job(None, Some((size.ws_row, size.ws_col)))?;
+    let (job, binaries) = job(which, None, Some((size.ws_row, size.ws_col)))?;
+    let release = &which.debian;
     let kept = keep(release)?;
     let last = fresh(&image::directory()?.join(format!("shell-debian-{release}")))?;
     let directory = image::directory_of_a_run()?;

@@ -11,6 +11,9 @@ use tests::suite::{self, Options, Policy};
 #[derive(Parser)]
 struct Arguments {
     part: Part,
+    /// Only of these crates; all of the workspace otherwise.
+    #[arg(long = "package", short)]
+    packages: Vec<String>,
     /// Only tests whose name contains this.
     test: Option<String>,
 }
@@ -30,7 +33,7 @@ fn main() -> ExitCode {
 
 fn go(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     let policy = Policy::read()?;
-    let built = suite::build()?;
+    let built = suite::build(&arguments.packages)?;
     let (label, programs) = match arguments.part {
         Part::Fast => ("fast", policy.fast(&built.programs)),
         Part::Host => ("host", policy.privileged(&built.programs)),
