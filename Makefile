@@ -1,0 +1,100 @@
+# What a developer, a packager and CI type. Each target says what it does; `make help` lists them.
+
+PREFIX     ?= /usr
+DESTDIR    ?=
+SYSCONFDIR ?= /etc
+DEBIAN     ?= 13
+TEST       ?=
+PACKAGE    ?=
+TEMPLATE   ?= debian-12-x86_64
+
+CARGO   ?= cargo
+VZCTL   := target/release/vzctl
+SUITE   := target/debug/suite
+MACHINE := target/debug/reference
+ONLY    := $(addprefix --package=,$(PACKAGE))
+export VZ_BIN := $(CURDIR)/$(VZCTL)
+
+# The one list of Debian packages: what building, running and testing on this host need. program:package
+NEEDS := cc:gcc make:make mmdebstrap:mmdebstrap mkfs.ext4:e2fsprogs nft:nftables ip:iproute2 busybox:busybox-static \
+         zstd:zstd xz:xz-utils setpriv:util-linux strip:binutils ps:procps ping:iputils-ping
+# `make bench` compares with these where they are installed; it says so where they are not.
+PEERS := lxc runc
+
+# The names vzctl answers to, beside its own; one binary, many names.
+NAMES := vzlist vzpkg
+
+.PHONY: help deps peers build build-tests test test-fast test-host test-reference reference-shell bench demo \
+        install uninstall lint clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 18
+
+deps: ## install what is missing from Debian's packages; touches no network if nothing is
+	@missing=; for need in $(NEEDS); do \
+	    PATH="$$PATH:/usr/sbin:/sbin" command -v $${need%%:*} >/dev/null || missing="$$missing $${need##*:}"; done; \
+	if [ -n "$$missing" ]; then echo "installing:$$missing"; apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing </dev/null; fi
+
+peers: ## install the runtimes that `make bench` compares with
+	DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(PEERS) </dev/null
+
+build: ## release binaries
+	$(CARGO) build --release --locked -p vzctl
+
+# All of them at once, as the programs below would: one set of features, nothing built twice.
+build-tests:
+	$(CARGO) test --no-run --locked --workspace --lib --bins --tests
+
+# Runs every part even if one fails, and fails if one did. The skips of all parts come last, with their reasons.
+test: deps build build-tests ## everything: pure tests, then as root here, then in the reference machine
+	@rm -rf target/skips; failed=; \
+	for part in test-fast test-host test-reference; do \
+	    echo "== make $$part"; $(MAKE) --no-print-directory $$part || failed="$$failed $$part"; done; \
+	echo "== skipped"; cat target/skips/* 2>/dev/null || true; \
+	if [ -n "$$failed" ]; then echo "== FAILED:$$failed"; exit 1; fi; echo "== all parts passed"
+
+test-fast: build-tests ## unit tests, policy tests: no root, no kernel objects
+	$(SUITE) fast $(ONLY) $(TEST)
+	$(CARGO) test --quiet --locked --workspace --doc
+
+test-host: build build-tests ## tests that need root and a kernel, on this machine
+	$(SUITE) host $(ONLY) $(TEST)
+
+test-reference: build build-tests ## the same tests in a stock Debian machine (DEBIAN=12 PACKAGE=crate TEST=name)
+	$(MACHINE) test --debian $(DEBIAN) $(ONLY) $(TEST)
+
+reference-shell: build build-tests ## a shell in that machine; ends with it
+	$(MACHINE) shell --debian $(DEBIAN)
+
+bench: build ## our times beside lxc's, runc's and unshare's, in turn, on the same root
+	$(CARGO) build --release --locked -p tests --bin bench
+	target/release/bench
+
+demo: deps build ## a container's whole life, in one go (TEMPLATE=busybox needs no network)
+	TEMPLATE=$(TEMPLATE) examples/demo.sh
+
+lint: ## formatting and clippy, no warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+# A configuration that is there already is its owner's: never overwritten, never removed.
+install: ## into $(DESTDIR)$(PREFIX); needs `make build` first
+	install -D -m 755 $(VZCTL) $(DESTDIR)$(PREFIX)/sbin/vzctl
+	for name in $(NAMES); do ln -sf vzctl $(DESTDIR)$(PREFIX)/sbin/$$name; done
+	cd vzctl/etc && find . -type f | while read -r file; do \
+	    to="$(DESTDIR)$(SYSCONFDIR)/vz/$$file"; \
+	    if [ -e "$$to" ]; then echo "kept $$to"; else install -D -m 644 "$$file" "$$to"; fi; done
+	install -d $(DESTDIR)$(SYSCONFDIR)/vz/names
+	install -d $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(PREFIX)/share/vz/completions
+	$(VZCTL) __man $(DESTDIR)$(PREFIX)/share/man/man8
+	$(VZCTL) __completions $(DESTDIR)$(PREFIX)/share/vz/completions
+	install -D -m 644 vzctl/vz.service $(DESTDIR)$(PREFIX)/lib/systemd/system/vz.service
+
+uninstall: ## what install put there; configurations and containers stay
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/sbin/,vzctl $(NAMES)) $(DESTDIR)$(PREFIX)/lib/systemd/system/vz.service
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/man/man8/,$(addsuffix *.8,vzctl $(NAMES)))
+	rm -rf $(DESTDIR)$(PREFIX)/share/vz
+
+clean: ## all that was built, the reference machine's images included
+	$(CARGO) clean

@@ -1,0 +1,159 @@
+//! Our times beside those of LXC, runc and bare namespaces, in turn (A B C A B C …), on the same root file system, so
+//! that what else the machine does falls on all of them. Prints medians and ratios; asserts nothing. `make bench`.
+
+mod measure;
+mod root;
+mod runtimes;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tests::node::Node;
+
+use measure::{Timings, start_and_stop, time};
+use runtimes::Runtime;
+
+#[derive(Parser)]
+struct Arguments {
+    /// How often each thing is measured.
+    #[arg(long, default_value_t = 40)]
+    rounds: u32,
+}
+
+fn main() -> ExitCode {
+    tests::verdict(go(&Arguments::parse()).map(|()| true))
+}
+
+fn go(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    // Not below anything private: the containers' root is nobody here.
+    let directory = tempfile::Builder::new().prefix("vzbench").tempdir_in("/var/tmp")?;
+    fs_err::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let roots = root::make(directory.path())?;
+    let node = Node::new();
+    describe_machine()?;
+
+    let ours = runtimes::ours(&node, &roots)?;
+    let vzctl_is_there = ours.is_some();
+    let found = [
+        ("vzctl", ours),
+        ("lxc", runtimes::lxc(directory.path(), &roots)?),
+        ("runc", runtimes::runc(directory.path(), &roots)?),
+        ("unshare", runtimes::unshare(&roots)),
+    ];
+    for (name, _) in found.iter().filter(|(_, runtime)| runtime.is_none()) {
+        println!("{name}: not installed, not measured (`make build`, `make peers`)");
+    }
+    let runtimes: Vec<Runtime> = found.into_iter().filter_map(|(_, runtime)| runtime).collect();
+    let result = compare(arguments.rounds, &runtimes, vzctl_is_there.then_some(&node));
+    runtimes.iter().for_each(|runtime| drop(measure::stop(runtime)));
+    runtimes::remove_lxc_cgroups();
+    result
+}
+
+fn compare(rounds: u32, runtimes: &[Runtime], node: Option<&Node>) -> Result<(), Box<dyn Error>> {
+    if let Some(node) = node {
+        create(rounds, node)?;
+        node.vzctl(["create", "101", "--ostemplate", "bench"]).ok();
+    }
+    starts(rounds, runtimes)?;
+    execs(rounds, runtimes)?;
+    if let Some(node) = node {
+        list(rounds, node)?;
+    }
+    Ok(())
+}
+
+fn describe_machine() -> Result<(), Box<dyn Error>> {
+    let read = |path: &str| fs_err::read_to_string(path).map(|text| text.trim().to_owned());
+    let cpus = std::thread::available_parallelism()?;
+    println!("Linux {}, {cpus} CPUs, load {}", read("/proc/sys/kernel/osrelease")?, read("/proc/loadavg")?);
+    Ok(())
+}
+
+/// From a template that has been used before: the first creation also unpacks it.
+fn create(rounds: u32, node: &Node) -> Result<(), Box<dyn Error>> {
+    let mut timings = Timings::default();
+    for round in 0..=rounds {
+        let took = time(node.command("vzctl", ["create", "102", "--ostemplate", "bench"]))?;
+        if round > 0 {
+            timings.add(took);
+        }
+        time(node.command("vzctl", ["destroy", "102"]))?;
+    }
+    table("create from a cache", &[("vzctl", timings)]);
+    Ok(())
+}
+
+fn starts(rounds: u32, runtimes: &[Runtime]) -> Result<(), Box<dyn Error>> {
+    let mut until_init: Vec<_> = runtimes.iter().map(|runtime| (runtime.name, Timings::default())).collect();
+    let mut until_return: Vec<_> = runtimes.iter().map(|runtime| (runtime.name, Timings::default())).collect();
+    for round in 0..=rounds {
+        for (at, runtime) in runtimes.iter().enumerate() {
+            let start = start_and_stop(runtime)?;
+            if round > 0 {
+                until_init[at].1.add(start.init);
+                start.command.into_iter().for_each(|took| until_return[at].1.add(took));
+            }
+        }
+    }
+    table("start, until init's first instruction", &until_init);
+    table("start, until the command returns", &until_return);
+    Ok(())
+}
+
+fn execs(rounds: u32, runtimes: &[Runtime]) -> Result<(), Box<dyn Error>> {
+    let with_exec: Vec<_> = runtimes.iter().filter(|runtime| runtime.exec().is_some()).collect();
+    let mut timings: Vec<_> = with_exec.iter().map(|runtime| (runtime.name, Timings::default())).collect();
+    for runtime in &with_exec {
+        time(runtime.start())?;
+    }
+    for round in 0..=rounds * 2 {
+        for (at, command) in with_exec.iter().filter_map(|runtime| runtime.exec()).enumerate() {
+            let took = time(command)?;
+            if round > 0 {
+                timings[at].1.add(took);
+            }
+        }
+    }
+    for runtime in &with_exec {
+        measure::stop(runtime)?;
+    }
+    table("exec true", &timings);
+    Ok(())
+}
+
+fn list(rounds: u32, node: &Node) -> Result<(), Box<dyn Error>> {
+    const CONTAINERS: u32 = 1000;
+    let like = fs_err::read_to_string(node.configuration(101))?;
+    let others = 1001..1001 + CONTAINERS - 1;
+    for ctid in others.clone() {
+        fs_err::write(node.configuration(ctid), &like)?;
+    }
+    let mut timings = Timings::default();
+    for _ in 0..rounds {
+        timings.add(time(node.command("vzlist", ["-a"]))?);
+    }
+    let lines = node.vzlist(["-a", "-H"]).ok().stdout.lines().count();
+    table(&format!("vzlist -a, {lines} containers"), &[("vzlist", timings)]);
+    for ctid in others {
+        fs_err::remove_file(node.configuration(ctid))?;
+    }
+    Ok(())
+}
+
+/// One line for each runtime; the ratio is that of our median to its, and below 1 we are the faster.
+fn table(what: &str, rows: &[(&str, Timings)]) {
+    let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3;
+    println!("\n{what}\n  {:<10} {:>5} {:>10} {:>18} {:>8}", "", "n", "median", "10 %..90 %", "ours/its");
+    let ours = rows
+        .first()
+        .filter(|(name, timings)| name.starts_with("vz") && !timings.is_empty())
+        .map(|(_, timings)| ms(timings.quantile(0.5)));
+    for (name, timings) in rows.iter().filter(|(_, timings)| !timings.is_empty()) {
+        let median = ms(timings.quantile(0.5));
+        let spread = format!("{:.2}..{:.2}", ms(timings.quantile(0.1)), ms(timings.quantile(0.9)));
+        let ratio = ours.map_or(String::new(), |ours| format!("{:.2}", ours / median));
+        println!("  {name:<10} {:>5} {median:>7.2} ms {spread:>15} ms {ratio:>8}", timings.len());
+    }
+}

@@ -1,0 +1,155 @@
+//! Builds and boots the reference machine: `reference test`, `reference shell`. See `make help`.
+
+use std::error::Error;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use nix::sys::{prctl, signal::Signal};
+use tests::machine::qemu::Machine;
+use tests::machine::{self, Job, calibrate, guest, image, payload, recipe::Recipe};
+use tests::program;
+use tests::suite::{self, Policy};
+
+/// For a whole run; a machine still up after this is killed.
+const RUN_LIMIT: Duration = Duration::from_secs(45 * 60);
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Args)]
+struct Which {
+    /// The release: 13 or 12.
+    #[arg(long, default_value = "13")]
+    debian: String,
+    /// Only programs of these crates; of all of the workspace otherwise.
+    #[arg(long = "package", short)]
+    packages: Vec<String>,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Runs the tests that ask a kernel anything.
+    Test {
+        #[command(flatten)]
+        which: Which,
+        /// Only tests whose name contains this.
+        test: Option<String>,
+    },
+    /// Gives a shell in the machine.
+    Shell {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// What the machine itself runs.
+    #[command(hide = true)]
+    Guest,
+    #[command(hide = true)]
+    GuestSuite,
+}
+
+fn main() -> ExitCode {
+    tests::verdict(match Arguments::parse().what {
+        What::Test { which, test } => test_in(&which, test.filter(|name| !name.is_empty())),
+        What::Shell { which } => shell_in(&which),
+        What::Guest => in_the_machine(),
+        What::GuestSuite => guest::run_suite(&mut io::stdout()).map_err(Into::into),
+    })
+}
+
+fn in_the_machine() -> Result<bool, Box<dyn Error>> {
+    let mut suite = Command::new(std::env::current_exe()?);
+    suite.arg("guest-suite");
+    guest::main(suite)?;
+    Ok(true)
+}
+
+struct Kept {
+    recipe: Recipe,
+    image: image::Image,
+    qemu: PathBuf,
+}
+
+fn keep(release: &str) -> Result<Kept, Box<dyn Error>> {
+    let recipe = Recipe::read()?;
+    let qemu = image::ensure_qemu(&recipe)?;
+    let image = image::ensure_image(&recipe, release)?;
+    Ok(Kept { recipe, image, qemu })
+}
+
+/// The job, and the programs it needs beside the test programs.
+fn job(
+    which: &Which,
+    filter: Option<String>,
+    shell: Option<(u16, u16)>,
+) -> Result<(Job, Vec<PathBuf>), Box<dyn Error>> {
+    let policy = Policy::read()?;
+    let built = suite::build(&which.packages)?;
+    let default = tests::target_dir().join("release/vzctl");
+    let job = Job {
+        shell,
+        filter,
+        programs: policy.for_another_kernel(&built.programs),
+        limit_seconds: policy.limit_seconds,
+        checkout: tests::checkout().to_owned(),
+        vz_bin: std::env::var_os("VZ_BIN").map_or(default, PathBuf::from),
+        host_pace: calibrate()?,
+    };
+    Ok((job, built.binaries))
+}
+
+fn test_in(which: &Which, filter: Option<String>) -> Result<bool, Box<dyn Error>> {
+    prctl::set_pdeathsig(Signal::SIGTERM)?; // nobody is left to read the result
+    let release = &which.debian;
+    let (job, binaries) = job(which, filter, None)?;
+    let kept = keep(release)?;
+    let last = fresh(&image::directory()?.join(format!("last-debian-{release}")))?;
+    let directory = image::directory_of_a_run()?;
+    payload::write(&job, &binaries, &directory.path().join("payload"), &directory.path().join("payload.img"))?;
+    let machine = machine_of(&kept, directory.path(), &last);
+    let status = machine.run(RUN_LIMIT, &mut io::stdout())?;
+
+    let mut unpack = Command::new("tar");
+    unpack.arg("--extract").arg("--file").arg(machine.results()).arg("--directory").arg(&last);
+    let sent = program::run(unpack).is_ok();
+    let (passed, failed) = (last.join("passed").exists(), last.join("failed").exists());
+    if !sent || !(passed || failed) {
+        let console = last.join("console").display().to_string();
+        return Err(machine::Error::Died { status, console }.into());
+    }
+    if last.join("skips").exists() {
+        fs_err::create_dir_all(tests::target_dir().join("skips"))?;
+        fs_err::copy(last.join("skips"), tests::target_dir().join(format!("skips/reference-{release}")))?;
+    }
+    println!("== its journal and console are in {}", last.display());
+    Ok(passed && !failed)
+}
+
+fn shell_in(which: &Which) -> Result<bool, Box<dyn Error>> {
+    let size = rustix::termios::tcgetwinsize(io::stdin())?;
+    let (job, binaries) = job(which, None, Some((size.ws_row, size.ws_col)))?;
+    let release = &which.debian;
+    let kept = keep(release)?;
+    let last = fresh(&image::directory()?.join(format!("shell-debian-{release}")))?;
+    let directory = image::directory_of_a_run()?;
+    payload::write(&job, &binaries, &directory.path().join("payload"), &directory.path().join("payload.img"))?;
+    Ok(machine_of(&kept, directory.path(), &last).run_interactive()?.success())
+}
+
+fn machine_of<'a>(kept: &'a Kept, directory: &'a Path, last: &Path) -> Machine<'a> {
+    Machine { recipe: &kept.recipe, image: &kept.image, qemu: &kept.qemu, directory, console: last.join("console") }
+}
+
+/// An empty directory for what this run leaves to read.
+fn fresh(path: &Path) -> Result<PathBuf, Box<dyn Error>> {
+    if path.exists() {
+        fs_err::remove_dir_all(path)?;
+    }
+    fs_err::create_dir_all(path)?;
+    Ok(path.to_owned())
+}

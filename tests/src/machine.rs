@@ -1,0 +1,111 @@
+//! The reference machine: a stock Debian, built from packages, booted by QEMU, so that what this host's kernel lacks
+//! (a unified hierarchy with controllers, project quota, BPF LSM) is tested all the same.
+//!
+//! [`recipe`] says what it is made of, [`image`] builds and keeps that, [`payload`] carries this checkout in,
+//! [`qemu`] runs it, and [`guest`] is what then happens inside. Nothing is installed on this host: QEMU too lives in a
+//! tree of its own under `target/`, and the machine has no network card.
+
+pub mod guest;
+pub mod image;
+pub mod payload;
+pub mod qemu;
+pub mod recipe;
+
+use std::io;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+/// The machine could not be built, booted, or heard.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or a pipe.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A program we use.
+    #[error(transparent)]
+    Program(#[from] crate::program::Error),
+    /// `machine.toml` is wrong.
+    #[error("tests/reference/machine.toml")]
+    Recipe(#[from] toml::de::Error),
+    /// Not a release that `machine.toml` knows.
+    #[error("tests/reference/machine.toml knows no Debian {release}")]
+    Release {
+        /// As asked for.
+        release: String,
+    },
+    /// This host is not a Debian whose mirror could be used.
+    #[error("no Debian mirror among the apt sources of this host ({looked_in})")]
+    NoMirror {
+        /// The files that were read.
+        looked_in: String,
+    },
+    /// What goes in or comes out of the machine is not ours.
+    #[error("{what}")]
+    Json {
+        /// Which message.
+        what: &'static str,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// It was asked for a port that QEMU did not give it.
+    #[error("no virtio port named {name}")]
+    NoPort {
+        /// Of the port.
+        name: &'static str,
+    },
+    /// It said nothing in time; its console is kept.
+    #[error("the machine {what} within {} s; its console is in {console}", limit.as_secs())]
+    Silent {
+        /// Did not boot, did not end.
+        what: &'static str,
+        /// What it was given.
+        limit: Duration,
+        /// Where to look.
+        console: String,
+    },
+    /// It ended without a result.
+    #[error("the machine ended without a result ({status}); its console is in {console}")]
+    Died {
+        /// QEMU's.
+        status: std::process::ExitStatus,
+        /// Where to look.
+        console: String,
+    },
+}
+
+/// What the machine is told to do, on its payload disk.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Job {
+    /// A shell instead of tests, on a terminal of this many rows and columns.
+    pub shell: Option<(u16, u16)>,
+    /// Only tests whose name contains this.
+    pub filter: Option<String>,
+    /// What to run.
+    pub programs: Vec<crate::suite::Program>,
+    /// For one program, on an ordinary machine.
+    pub limit_seconds: u64,
+    /// Where the checkout lies on the host, and must lie in the machine: paths are compiled into test programs.
+    pub checkout: std::path::PathBuf,
+    /// The release binary under test.
+    pub vz_bin: std::path::PathBuf,
+    /// What [`calibrate`] said on the host.
+    pub host_pace: Duration,
+}
+
+/// The time this machine takes to start and reap a small program ten times: the work that tests consist of.
+///
+/// # Errors
+/// There is no `true` to run.
+pub fn calibrate() -> io::Result<Duration> {
+    let mut best = Duration::MAX;
+    for _ in 0..8 {
+        let start = Instant::now();
+        for _ in 0..10 {
+            Command::new("/bin/true").status()?;
+        }
+        best = best.min(start.elapsed());
+    }
+    Ok(best)
+}
