@@ -75,8 +75,10 @@ fn refuse(error: &clap::Error) -> Failure {
             Failure::new(Exit::Success, "")
         }
         ErrorKind::InvalidSubcommand => {
-            let word = error.get(clap::error::ContextKind::InvalidSubcommand).map(ToString::to_string).unwrap_or_default();
-            Failure::new(Exit::InvalidSyntax, format!("Bad command: {word}")).hint("See `vzctl --help` for the commands there are.")
+            let word =
+                error.get(clap::error::ContextKind::InvalidSubcommand).map(ToString::to_string).unwrap_or_default();
+            Failure::new(Exit::InvalidSyntax, format!("Bad command: {word}"))
+                .hint("See `vzctl --help` for the commands there are.")
         }
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             Failure::new(Exit::InvalidSyntax, definition().render_help().to_string())
@@ -141,11 +143,15 @@ fn verbs() -> Vec<Command> {
         with_stop_options(of_container("stop", "Stop a container")),
         with_start_options(with_stop_options(of_container("restart", "Stop a container if it runs, and start it"))),
         of_container("status", "Print what a container is doing").arg(flag("json", "As JSON")),
-        of_container("set", "Change a container's parameters, while it runs or for its next start").args(request::set_args()),
-        of_container("enter", "A root shell in a container").arg(words("exec", "COMMAND").long("exec").help("Run this instead")),
-        of_container("exec", "Run a command line by the shell in a container; ends with 8 if it failed").arg(words("command", "COMMAND")),
+        of_container("set", "Change a container's parameters, while it runs or for its next start")
+            .args(request::set_args()),
+        of_container("enter", "A root shell in a container")
+            .arg(words("exec", "COMMAND").long("exec").help("Run this instead")),
+        of_container("exec", "Run a command line by the shell in a container; ends with 8 if it failed")
+            .arg(words("command", "COMMAND")),
         of_container("exec2", "The same, ending with the command's own status").arg(words("command", "COMMAND")),
-        of_container("exec3", "Run a program with its arguments in a container, by no shell").arg(words("command", "COMMAND")),
+        of_container("exec3", "Run a program with its arguments in a container, by no shell")
+            .arg(words("command", "COMMAND")),
         of_container("runscript", "Run a script of the host in a container, started or not")
             .arg(Arg::new("script").value_name("SCRIPT").value_parser(value_parser!(PathBuf))),
         Command::new("check")
@@ -155,7 +161,9 @@ fn verbs() -> Vec<Command> {
 }
 
 fn of_container(name: &'static str, about: &'static str) -> Command {
-    Command::new(name).about(about).arg(Arg::new("ctid").value_name("CTID|NAME").help("Number or name of the container"))
+    Command::new(name)
+        .about(about)
+        .arg(Arg::new("ctid").value_name("CTID|NAME").help("Number or name of the container"))
 }
 
 fn flag(name: &'static str, help: &'static str) -> Arg {
@@ -168,9 +176,10 @@ fn words(id: &'static str, value: &'static str) -> Arg {
 }
 
 fn with_create_options(command: Command) -> Command {
-    command.args(request::create_args()).args([
-        Arg::new("config").long("config").value_name("SAMPLE").help("Sample configuration to begin with [default: CONFIGFILE of vz.conf]"),
-    ])
+    command.args(request::create_args()).args([Arg::new("config")
+        .long("config")
+        .value_name("SAMPLE")
+        .help("Sample configuration to begin with [default: CONFIGFILE of vz.conf]")])
 }
 
 fn with_start_options(command: Command) -> Command {

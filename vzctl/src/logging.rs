@@ -55,7 +55,10 @@ impl<S: Subscriber> Layer<S> for Log {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let level = *event.metadata().level();
         // Libraries' own chatter is not ours to show.
-        if !["vzctl", "vzrt", "quota", "templates", "beancounters"].iter().any(|c| event.metadata().target().starts_with(c)) {
+        if !["vzctl", "vzrt", "quota", "templates", "beancounters"]
+            .iter()
+            .any(|c| event.metadata().target().starts_with(c))
+        {
             return;
         }
         let mut message = Message(String::new());

@@ -69,7 +69,8 @@ impl Subject {
     pub fn doors(&self) -> Vec<policy::Feature> {
         let named = self.settings.features.iter().filter(|(_, on)| **on);
         let mut doors: Vec<policy::Feature> = named.filter_map(|(feature, _)| feature.name().parse().ok()).collect();
-        let is_32_bit = |t: &String| ["-x86", "-i386", "-i686"].iter().any(|s| t.ends_with(s) || t.contains(&format!("{s}-")));
+        let is_32_bit =
+            |t: &String| ["-x86", "-i386", "-i686"].iter().any(|s| t.ends_with(s) || t.contains(&format!("{s}-")));
         if self.settings.ostemplate.as_ref().is_some_and(is_32_bit) {
             doors.push(policy::Feature::Sock32);
         }

@@ -5,8 +5,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use serde::{Deserialize, Serialize};
 
@@ -74,7 +74,8 @@ const MAX_BYTES: usize = 8192;
 impl Channel {
     /// A connected pair, closed on exec: the end of the file at the other side is how a parent knows that execve succeeded.
     pub(crate) fn pair() -> Result<(Self, Self), Failed> {
-        let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).call(|| "socketpair()")?;
+        let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .call(|| "socketpair()")?;
         Ok((Self(a), Self(b)))
     }
 
@@ -109,8 +110,8 @@ impl Channel {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
             _ => None,
         });
-        let message =
-            serde_json::from_slice(&bytes[..got.bytes]).map_err(|e| Failed::new("recvmsg()", format!("not a message: {e}")))?;
+        let message = serde_json::from_slice(&bytes[..got.bytes])
+            .map_err(|e| Failed::new("recvmsg()", format!("not a message: {e}")))?;
         Ok(Some((message, fd)))
     }
 }

@@ -15,6 +15,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::channel::Trouble;
 use crate::error::{Call, Failed};
+use crate::interrupt::Interrupt;
 use crate::plan::{Hooks, Plan};
 use crate::{container, sys};
 
@@ -54,7 +55,11 @@ pub fn run_on_host(scripts: &[PathBuf], hooks: &Hooks) -> Result<(), Trouble> {
 fn trusted(script: &Path) -> Result<(), Trouble> {
     let meta = std::fs::metadata(script).call(|| format!("stat({})", script.display()))?;
     if meta.uid() != 0 || meta.mode() & 0o022 != 0 {
-        let end = format!("not run: it is owned by uid {} with mode {:o}, so others than root may have written it", meta.uid(), meta.mode() & 0o7777);
+        let end = format!(
+            "not run: it is owned by uid {} with mode {:o}, so others than root may have written it",
+            meta.uid(),
+            meta.mode() & 0o7777
+        );
         return Err(Trouble::Hook { script: script.display().to_string(), end });
     }
     Ok(())
@@ -116,7 +121,8 @@ impl Script {
         let memory: OwnedFd = rustix::fs::memfd_create("script", MemfdFlags::empty()).call(|| "memfd_create()")?;
         std::fs::File::from(memory.try_clone().call(|| "dup()")?).write_all(&self.text).call(|| "write(memfd)")?;
         let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
-        let mut env = vec![format!("PATH={PATH}"), format!("VE_STATE={ve_state}"), "HOME=/".into(), "TERM=linux".into()];
+        let mut env =
+            vec![format!("PATH={PATH}"), format!("VE_STATE={ve_state}"), "HOME=/".into(), "TERM=linux".into()];
         env.extend(plan.vz.hooks.env.iter().filter(|(k, _)| k == "VEID").map(|(k, v)| format!("{k}={v}")));
         sys::reset_signals().call(|| "sigprocmask()")?;
         container::confine(&plan.spec)?;
@@ -142,13 +148,23 @@ pub(crate) fn exec_shell(args: &[String], env: &[String]) -> Result<std::convert
 
 /// Waits until the process behind a pidfd ends; false when it did not in time.
 pub(crate) fn wait_for(pidfd: &impl AsFd, timeout: Duration) -> Result<bool, Failed> {
+    wait_for_either(pidfd, None, timeout)
+}
+
+/// The same, ending early (with false) when a signal of `interrupt` comes.
+pub(crate) fn wait_for_either(
+    pidfd: &impl AsFd,
+    interrupt: Option<&Interrupt>,
+    timeout: Duration,
+) -> Result<bool, Failed> {
     let deadline = std::time::Instant::now() + timeout;
     loop {
-        let left = deadline.saturating_duration_since(std::time::Instant::now());
-        let left = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
-        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&left)) {
+        let left = Timespec::try_from(deadline.saturating_duration_since(std::time::Instant::now())).ok();
+        let mut fds = vec![PollFd::new(pidfd, PollFlags::IN)];
+        fds.extend(interrupt.map(|i| PollFd::new(i, PollFlags::IN)));
+        match poll(&mut fds, left.as_ref()) {
             Ok(0) => return Ok(false),
-            Ok(_) => return Ok(true),
+            Ok(_) => return Ok(!fds[0].revents().is_empty()),
             Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e).call(|| "poll(pidfd)"),
         }

@@ -10,8 +10,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{Gid, Pid, Uid, setresgid, setresuid};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
-use crate::channel::{Channel, Message, Trouble};
 use crate::cgroup::{self, CtCgroup, Delegation};
+use crate::channel::{Channel, Message, Trouble};
 use crate::error::{Call, Failed};
 use crate::plan::Plan;
 use crate::{container, hooks, idmap, net, rootfs, sys};
@@ -30,11 +30,17 @@ pub(crate) struct Launched {
 /// What the first process does once all is built. Runs in the child; an init of the container's replaces it and does not come back.
 pub(crate) type Payload<'a> = &'a dyn Fn(&Plan) -> Result<(), Trouble>;
 
-/// Makes everything up to the waiting first process. The root is mounted already.
+/// Makes everything up to the waiting first process. The root is mounted already. With `network` the container gets its addresses, once
+/// nobody has answered for them.
 ///
 /// On failure what was made is left for `teardown`, which works from the journal: it does so after a crash as well, and two ways of
 /// undoing would be one too many.
-pub(crate) fn launch(plan: &Plan, host: &cgroup::Host, with_network: bool, payload: Payload) -> Result<Launched, Trouble> {
+pub(crate) fn launch(
+    plan: &Plan,
+    host: &cgroup::Host,
+    network: Option<net::Probe>,
+    payload: Payload,
+) -> Result<Launched, Trouble> {
     // Read while we are the host's root: the child no longer is.
     let script = plan.vz.hooks.start.as_deref().map(hooks::Script::read).transpose()?.flatten();
     let cgroup = limits(plan, host)?;
@@ -55,13 +61,16 @@ pub(crate) fn launch(plan: &Plan, host: &cgroup::Host, with_network: bool, paylo
     drop((theirs, root));
     idmap::write_maps(child.pid.as_raw(), plan.vz.ids)?;
     ours.send(&Message::Mapped, None)?;
-    if with_network {
+    if let Some(probe) = network {
+        probe.finish(net::PROBE_WAIT).map_err(network_trouble)?;
         let path = format!("/proc/{}/ns/net", child.pid);
         let netns = std::fs::File::open(&path).call(|| format!("open({path})"))?;
         net::up(netns.as_fd(), &plan.vz.net).map_err(network_trouble)?;
     }
     match ours.receive()? {
-        Some((Message::Ready, Some(console))) => Ok(Launched { pid: child.pid, pidfd: child.pidfd, console, channel: ours }),
+        Some((Message::Ready, Some(console))) => {
+            Ok(Launched { pid: child.pid, pidfd: child.pidfd, console, channel: ours })
+        }
         Some((Message::Failed(trouble), _)) => Err(trouble),
         Some((other, _)) => Err(Trouble::Call(format!("the container's first process said {other:?} out of turn"))),
         None => Err(Trouble::Call("the container's first process died while building the inside".into())),

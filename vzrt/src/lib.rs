@@ -5,7 +5,7 @@
 //! | [`plan`] | the plan: data, made by somebody else |
 //! | [`verbs`] | mount, start, stop: the sequences, and finding out what a container is doing |
 //! | [`inside`] | doing something in a running container: exec, enter, editing its files |
-//! | [`state`], [`lock`] | what the run directory says; one command at a time |
+//! | [`state`], [`lock`], [`interrupt`] | what the run directory says; one command at a time; stopping one half way |
 //! | [`rootfs`], [`idmap`] | the root of a container, from layers with shifted ids |
 //! | `launch`, `container`, `monitor` | from the clone to init's first instruction, seen from outside and from inside; and the process that stays |
 //! | [`teardown`] | taking all of it away, from the journal |
@@ -23,6 +23,7 @@ pub mod guest;
 pub mod hooks;
 pub mod idmap;
 pub mod inside;
+pub mod interrupt;
 mod launch;
 pub mod lock;
 mod monitor;
@@ -41,6 +42,9 @@ pub mod verbs;
 pub use channel::Trouble;
 pub use ctid::Ctid;
 pub use inside::{End, Inside, InsideError, Program};
+pub use interrupt::{Interrupt, Interrupted};
 pub use plan::Plan;
 pub use state::{RunDir, Running};
-pub use verbs::{Condition, Step, StopMode, StopStep, VerbError, condition, mount, settle, start, stop, unmount, with_idle_init};
+pub use verbs::{
+    Condition, Step, StopMode, StopStep, VerbError, condition, mount, settle, start, stop, unmount, with_idle_init,
+};

@@ -150,10 +150,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("victim"), "precious").unwrap();
         std::os::unix::fs::symlink(dir.path().join("victim"), dir.path().join("101.lck")).unwrap();
-        assert!(matches!(
-            Lock::take(&dir.path().join("101.lck"), "x", Duration::ZERO),
-            Err(LockError::Failed(_))
-        ));
+        assert!(matches!(Lock::take(&dir.path().join("101.lck"), "x", Duration::ZERO), Err(LockError::Failed(_))));
         assert_eq!(std::fs::read_to_string(dir.path().join("victim")).unwrap(), "precious");
     }
 }

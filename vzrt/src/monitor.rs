@@ -15,10 +15,13 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::channel::{Channel, Message, Trouble};
 use crate::error::{Call, Failed};
+use crate::interrupt::Interrupt;
 use crate::launch::{Launched, chain, exec_init, launch};
 use crate::lock::{Lock, LockError};
+use crate::net::Probe;
 use crate::plan::Plan;
 use crate::state::{RunDir, State, boot_id, start_ticks};
+use crate::verbs::VerbError;
 use crate::{cgroup, sys, teardown};
 
 /// Size at which the console log is put aside and a new one begun; two are kept, so a container can fill no more than twice this, in bytes.
@@ -34,24 +37,37 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(600);
 ///
 /// # Errors
 /// What the launch met. What it had made is left to `teardown`.
-pub(crate) fn start(plan: &Plan, host: &cgroup::Host) -> Result<(), Trouble> {
+pub(crate) fn start(plan: &Plan, host: &cgroup::Host, probe: Probe, interrupt: &Interrupt) -> Result<(), VerbError> {
     let (ours, theirs) = Channel::pair()?;
-    if let sys::Fork::Child = sys::fork().call(|| "fork()")? {
+    let Some(monitor) = sys::clone3(&sys::Clone::default()).call(|| "clone3(monitor)")? else {
         drop(ours);
-        run(plan, host, &theirs);
-    }
+        run(plan, host, probe, &theirs);
+    };
     drop(theirs);
+    // Whichever comes first: the monitor's word, its end, or a signal.
+    let mut fds = [PollFd::new(&ours, PollFlags::IN), PollFd::new(interrupt, PollFlags::IN)];
+    while let Err(e) = poll(&mut fds, None) {
+        if e != rustix::io::Errno::INTR {
+            return Err(e).call(|| "poll()").map_err(Into::into);
+        }
+    }
+    if fds[0].revents().is_empty() {
+        // Half way through a launch only the monitor could stop in order; killed, it leaves what the journal names.
+        rustix::process::pidfd_send_signal(&monitor.pidfd, rustix::process::Signal::KILL)
+            .call(|| "pidfd_send_signal(KILL)")?;
+        waitpid(monitor.pid, None).call(|| "waitpid(monitor)")?;
+        interrupt.check()?;
+    }
     match ours.receive()? {
         Some((Message::Done, _)) => Ok(()),
-        Some((Message::Failed(trouble), _)) => Err(trouble),
-        _ => Err(Trouble::Call("the monitor died while starting the container".into())),
+        Some((Message::Failed(trouble), _)) => Err(VerbError::Start(trouble)),
+        _ => Err(VerbError::Start(Trouble::Call("the monitor died while starting the container".into()))),
     }
 }
 
-fn run(plan: &Plan, host: &cgroup::Host, report: &Channel) -> ! {
+fn run(plan: &Plan, host: &cgroup::Host, probe: Probe, report: &Channel) -> ! {
     let run = RunDir::new(&plan.vz.run_dir);
-    let begun = begin(plan, host, &run);
-    let (launched, _alive) = match begun {
+    let (launched, _alive) = match begin(plan, host, probe, &run) {
         Ok(ok) => ok,
         Err(trouble) => {
             // Nobody to tell means nobody waits: the journal tells the next command.
@@ -67,7 +83,7 @@ fn run(plan: &Plan, host: &cgroup::Host, report: &Channel) -> ! {
     match stay(plan, host, &run, &launched) {
         Ok(()) => sys::exit_now(0),
         Err(e) => {
-            tracing::error!("CT {}: monitor: {e}", plan.ctid);
+            tracing::error!("monitor: {}", e.one_line());
             sys::exit_now(1);
         }
     }
@@ -75,17 +91,18 @@ fn run(plan: &Plan, host: &cgroup::Host, report: &Channel) -> ! {
 
 type Alive = nix::fcntl::Flock<std::fs::File>;
 
-fn begin(plan: &Plan, host: &cgroup::Host, run: &RunDir) -> Result<(Launched, Alive), Trouble> {
+fn begin(plan: &Plan, host: &cgroup::Host, probe: Probe, run: &RunDir) -> Result<(Launched, Alive), Trouble> {
     nix::unistd::setsid().call(|| "setsid()")?;
     // Signals meant for the command that is starting us are not meant for us, and those of a terminal can't reach us any more.
     SigSet::empty().thread_set_mask().call(|| "sigprocmask()")?;
     nix::unistd::chdir("/").call(|| "chdir(/)")?;
     let alive = run.monitor_lock()?.ok_or_else(|| Trouble::Call("another monitor of this container lives".into()))?;
     title(plan);
-    let launched = launch(plan, host, true, &exec_init)?;
+    let launched = launch(plan, host, Some(probe), &exec_init)?;
     let pid = launched.pid.as_raw();
     // The state is there before init runs: whoever kills us from here on leaves a container that is known.
-    let init_start_ticks = start_ticks(pid).ok_or_else(|| Trouble::Call("the container's first process is gone".into()))?;
+    let init_start_ticks =
+        start_ticks(pid).ok_or_else(|| Trouble::Call("the container's first process is gone".into()))?;
     let state = State {
         boot_id: boot_id(),
         ctid: plan.ctid,
@@ -105,12 +122,13 @@ fn begin(plan: &Plan, host: &cgroup::Host, run: &RunDir) -> Result<(Launched, Al
 fn stay(plan: &Plan, host: &cgroup::Host, run: &RunDir, launched: &Launched) -> Result<(), Failed> {
     let started = Instant::now();
     detach()?;
+    // Neighbours that remember another machine for an address learn better. Not before now: it takes longer than the start itself.
+    if let Err(e) = crate::net::announce(&plan.vz.net, &plan.vz.net.ips().collect::<Vec<_>>()) {
+        tracing::debug!("announce: {}", chain(&e));
+    }
     let mut log = ConsoleLog::open(run)?;
     loop {
-        let mut fds = [
-            PollFd::new(&launched.pidfd, PollFlags::IN),
-            PollFd::new(&launched.console, PollFlags::IN),
-        ];
+        let mut fds = [PollFd::new(&launched.pidfd, PollFlags::IN), PollFd::new(&launched.console, PollFlags::IN)];
         // A console with no one at its other end says HUP for ever: init has closed it and may open it again.
         let watched = if log.quiet { &mut fds[..1] } else { &mut fds[..] };
         let patience = log.quiet.then_some(rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 });
@@ -132,7 +150,7 @@ fn stay(plan: &Plan, host: &cgroup::Host, run: &RunDir, launched: &Launched) -> 
     log.copy(&launched.console);
     // reboot(2) in a pid namespace ends its init: by SIGHUP for a restart, by SIGINT for a halt (pid_namespaces(7)).
     let reboot = matches!(end, WaitStatus::Signaled(_, Signal::SIGHUP, _));
-    tracing::info!("CT {}: init ended ({end:?}){}", plan.ctid, if reboot { ", restarting" } else { "" });
+    tracing::info!("Container has stopped ({end:?}){}", if reboot { ", restarting it" } else { "" });
     let cleared = clear(plan, host, run);
     if reboot && cleared {
         std::thread::sleep(QUICK_REBOOT.saturating_sub(started.elapsed()));
@@ -145,7 +163,7 @@ fn stay(plan: &Plan, host: &cgroup::Host, run: &RunDir, launched: &Launched) -> 
 fn clear(plan: &Plan, host: &cgroup::Host, run: &RunDir) -> bool {
     let Ok(Some(journal)) = run.journal() else { return false };
     if let Err(e) = teardown::end_processes(&journal, host) {
-        tracing::error!("CT {}: {}", plan.ctid, chain(&e));
+        tracing::error!("monitor: {}", chain(&e));
         return false;
     }
     // `stop` holds the lock and finishes itself; any other command that holds it is waited for.
@@ -158,7 +176,7 @@ fn clear(plan: &Plan, host: &cgroup::Host, run: &RunDir) -> bool {
             Ok(lock) => break lock,
             Err(LockError::Held { .. }) if Instant::now() < deadline => {}
             Err(e) => {
-                tracing::error!("CT {}: {}", plan.ctid, chain(&e));
+                tracing::error!("monitor: {}", chain(&e));
                 return false;
             }
         }
@@ -166,7 +184,7 @@ fn clear(plan: &Plan, host: &cgroup::Host, run: &RunDir) -> bool {
     match teardown::dismantle(run, &journal, host) {
         Ok(()) => true,
         Err(e) => {
-            tracing::error!("CT {}: {}", plan.ctid, chain(&e));
+            tracing::error!("monitor: {}", chain(&e));
             false
         }
     }
@@ -184,7 +202,8 @@ fn restart(plan: &Plan) -> Result<(), Failed> {
 
 /// Lets go of everything of the command that started us: its terminal, its pipes, its directory.
 fn detach() -> Result<(), Failed> {
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).call(|| "open(/dev/null)")?;
+    let null =
+        rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).call(|| "open(/dev/null)")?;
     rustix::stdio::dup2_stdin(&null)
         .and_then(|()| rustix::stdio::dup2_stdout(&null))
         .and_then(|()| rustix::stdio::dup2_stderr(&null))
@@ -229,16 +248,24 @@ impl ConsoleLog {
         Ok(Self { path, file, bytes: 0, quiet: false })
     }
 
-    /// Takes what there is. Never blocks for long: one read, of what poll said is there.
+    /// Takes what there is, up to a bound: a container that never stops printing must not keep its monitor from noticing its end.
     fn copy(&mut self, console: &OwnedFd) {
         let mut buffer = [0u8; 4096];
-        match poll(&mut [PollFd::new(console, PollFlags::IN)], Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })) {
-            Ok(n) if n > 0 => {}
-            _ => return,
-        }
-        match rustix::io::read(console.as_fd(), &mut buffer) {
-            Ok(n) if n > 0 => self.append(&buffer[..n]),
-            _ => self.quiet = true,
+        for _ in 0..16 {
+            match poll(
+                &mut [PollFd::new(console, PollFlags::IN)],
+                Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }),
+            ) {
+                Ok(n) if n > 0 => {}
+                _ => return,
+            }
+            match rustix::io::read(console.as_fd(), &mut buffer) {
+                Ok(n) if n > 0 => self.append(&buffer[..n]),
+                _ => {
+                    self.quiet = true;
+                    return;
+                }
+            }
         }
     }
 

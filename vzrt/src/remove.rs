@@ -7,7 +7,9 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags, openat2, renameat, statx, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags, openat2, renameat, statx, unlinkat,
+};
 
 use crate::error::{Call, Failed};
 
@@ -69,7 +71,8 @@ fn empty(dir: &OwnedFd, top: &OwnedFd, moved: &mut u64) -> Result<Vec<Vec<u8>>, 
 }
 
 fn is_directory(dir: &OwnedFd, name: &std::ffi::CStr) -> Result<bool, Failed> {
-    let st = statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE).call(|| format!("statx({})", shown(name.to_bytes())))?;
+    let st = statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE)
+        .call(|| format!("statx({})", shown(name.to_bytes())))?;
     Ok(FileType::from_raw_mode(st.stx_mode.into()) == FileType::Directory)
 }
 
@@ -95,7 +98,9 @@ mod tests {
         fs::create_dir_all(canary.join("sub")).unwrap();
         fs::write(canary.join("sub/file"), "precious").unwrap();
         fs::create_dir_all(tree.join("a/b")).unwrap();
-        for (at, to) in [("a/link", "../../canary"), ("abs", canary.to_str().unwrap()), ("a/b/dangling", "/nonexistent")] {
+        for (at, to) in
+            [("a/link", "../../canary"), ("abs", canary.to_str().unwrap()), ("a/b/dangling", "/nonexistent")]
+        {
             std::os::unix::fs::symlink(to, tree.join(at)).unwrap();
         }
         fs::hard_link(canary.join("sub/file"), tree.join("hard")).unwrap();

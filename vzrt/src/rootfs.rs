@@ -133,8 +133,7 @@ fn make_mountpoint(path: &Path) -> Result<(), RootError> {
             _ => Err(std::io::Error::from(std::io::ErrorKind::NotADirectory)),
         }
     };
-    go().call(|| format!("mkdir({})", path.display()))
-        .map_err(|e| RootError::MountPoint(path.display().to_string(), e))
+    go().call(|| format!("mkdir({})", path.display())).map_err(|e| RootError::MountPoint(path.display().to_string(), e))
 }
 
 /// The private area as a detached, idmapped mount.
@@ -156,9 +155,13 @@ fn private_area(plan: &RootPlan, shift: BorrowedFd) -> Result<OwnedFd, RootError
 }
 
 fn clone_tree(path: &Path) -> Result<OwnedFd, RootError> {
-    open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW)
-        .call(|| format!("open_tree({})", path.display()))
-        .doing("taking hold of the private area")
+    open_tree(
+        CWD,
+        path,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW,
+    )
+    .call(|| format!("open_tree({})", path.display()))
+    .doing("taking hold of the private area")
 }
 
 /// Device files below a container's root mean nothing: its `/dev` is a file system of its own.
@@ -288,4 +291,3 @@ pub(crate) fn hold_dir(dir: impl AsFd, path: impl AsRef<OsStr>) -> Result<OwnedF
     rustix::fs::openat(dir, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
         .call(|| format!("open({})", path.to_string_lossy()))
 }
-

@@ -154,6 +154,15 @@ impl RunDir {
         File::create(&path).map(drop).call(|| format!("open({})", path.display()))
     }
 
+    /// Takes that back: the command gives up.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn take_back(&self) -> Result<(), Failed> {
+        ok_if_absent(std::fs::remove_file(self.0.join("handover")))
+            .call(|| format!("unlink({}/handover)", self.0.display()))
+    }
+
     /// Whether such a command is there.
     #[must_use]
     pub fn is_handed_over(&self) -> bool {
@@ -177,7 +186,8 @@ impl RunDir {
     /// The failed call.
     pub fn remove(&self) -> Result<(), Failed> {
         for name in ["state.json", "plan.json", "handover", "console.log", "console.log.1", "monitor", "journal.json"] {
-            ok_if_absent(std::fs::remove_file(self.0.join(name))).call(|| format!("unlink({}/{name})", self.0.display()))?;
+            ok_if_absent(std::fs::remove_file(self.0.join(name)))
+                .call(|| format!("unlink({}/{name})", self.0.display()))?;
         }
         match ok_if_absent(std::fs::remove_dir_all(&self.0)) {
             Ok(()) => Ok(()),

@@ -27,7 +27,13 @@ pub struct Probe {
 /// Tries everything a start needs of the kernel, in children and on objects that vanish.
 #[must_use]
 pub fn probe() -> Vec<Probe> {
-    let essential = |feature, needed_by, result| Probe { feature, needed_by, without: "no container starts", essential: true, result };
+    let essential = |feature, needed_by, result| Probe {
+        feature,
+        needed_by,
+        without: "no container starts",
+        essential: true,
+        result,
+    };
     let mut rows: Vec<Probe> = [
         ("user namespaces", CloneFlags::CLONE_NEWUSER),
         ("pid namespaces", CloneFlags::CLONE_NEWPID),

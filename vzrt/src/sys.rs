@@ -9,29 +9,6 @@ use nix::unistd::Pid;
 /// The constant of linux/sched.h; the one of the libc crate has a type too narrow for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Which side of a fork runs now.
-#[derive(Debug)]
-pub(crate) enum Fork {
-    /// The caller.
-    Parent,
-    /// The child.
-    Child,
-}
-
-/// fork(2), for a process that has one thread.
-///
-/// # Errors
-/// The kernel's, or `EDEADLK` when the process has more than one thread: a lock held by another thread at the fork would stay locked in the
-/// child for ever.
-pub(crate) fn fork() -> io::Result<Fork> {
-    single_threaded()?;
-    // SAFETY: one thread only (checked), so every lock and allocator state is consistent in the child.
-    match unsafe { nix::unistd::fork() }? {
-        nix::unistd::ForkResult::Parent { .. } => Ok(Fork::Parent),
-        nix::unistd::ForkResult::Child => Ok(Fork::Child),
-    }
-}
-
 /// What clone3(2) should make. Namespaces by flag; the child shares no memory.
 #[derive(Debug, Default)]
 pub(crate) struct Clone<'a> {
@@ -53,7 +30,7 @@ pub(crate) struct Cloned {
 /// clone3(2) (Linux 5.3) as a fork. `None` in the child.
 ///
 /// # Errors
-/// The kernel's; `EDEADLK` with more than one thread, as in [`fork`].
+/// The kernel's; `EDEADLK` with more than one thread, as a lock held by another thread would stay locked in the child for ever.
 pub(crate) fn clone3(request: &Clone) -> io::Result<Option<Cloned>> {
     single_threaded()?;
     let mut pidfd: RawFd = -1;
@@ -124,7 +101,8 @@ pub(crate) fn mount_set_flags(mount: BorrowedFd, set: u64) -> io::Result<()> {
 /// The kernel's.
 pub(crate) fn make_all_private() -> io::Result<()> {
     let attr = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
-    let root = rustix::fs::open("/", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
+    let root =
+        rustix::fs::open("/", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
     mount_setattr(std::os::fd::AsFd::as_fd(&root), libc::AT_RECURSIVE, &attr)
 }
 
@@ -191,7 +169,13 @@ pub(crate) fn send_realtime(pidfd: impl std::os::fd::AsFd, offset: i32) -> io::R
     let signal = libc::SIGRTMIN() + offset;
     // SAFETY: a null siginfo is allowed (pidfd_send_signal(2)); no other pointer.
     let r = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_fd().as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
     };
     if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -8,8 +8,10 @@ use rustix::process::{Signal, pidfd_send_signal};
 use crate::cgroup;
 use crate::channel::Trouble;
 use crate::error::{Call, Failed};
-use crate::hooks::{self, wait_for};
+use crate::hooks::{self, wait_for_either};
 use crate::inside::{self, Inside};
+use crate::interrupt::{Interrupt, Interrupted};
+use crate::launch::chain;
 use crate::plan::Plan;
 use crate::rootfs::{self, RootError};
 use crate::state::{Journal, RunDir, Running, State, boot_id, start_ticks};
@@ -37,15 +39,18 @@ pub enum VerbError {
     /// A script of the administrator around mounting.
     #[error(transparent)]
     Hook(Trouble),
+    /// An address that somebody else has, or that could not be asked for.
+    #[error("Unable to use the addresses of the container")]
+    Address(#[source] net::NetError),
     /// The host's side of the network.
     #[error("cannot prepare the network of this host")]
     Network(#[source] net::NetError),
     /// Processes outlived being killed.
     #[error("Unable to stop container: operation timed out")]
     StopTimeout,
-    /// The start was interrupted.
-    #[error("interrupted by {0}")]
-    Interrupted(&'static str),
+    /// A signal ended the command half way.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
     /// Clearing up.
     #[error(transparent)]
     Teardown(#[from] TeardownError),
@@ -156,25 +161,58 @@ pub fn unmount(run: &RunDir, journal: &Journal) -> Result<(), VerbError> {
 ///
 /// # Errors
 /// Then nothing of it is left.
-pub fn start(plan: &Plan, host: &cgroup::Host, host_net: &net::HostNet, tell: &mut dyn FnMut(Step)) -> Result<(), VerbError> {
+pub fn start(
+    plan: &Plan,
+    host: &cgroup::Host,
+    host_net: &net::HostNet,
+    interrupt: &Interrupt,
+    tell: &mut dyn FnMut(Step),
+) -> Result<(), VerbError> {
     let run = RunDir::new(&plan.vz.run_dir);
     let journal = journal_of(plan);
     let go = |tell: &mut dyn FnMut(Step)| {
+        // Asked first, so that the answers come while the root is being mounted.
+        let probe =
+            net::Probe::send(&plan.vz.net, &plan.vz.net.ips().collect::<Vec<_>>()).map_err(VerbError::Address)?;
         mount_journaled(plan, &run, &journal)?;
         tell(Step::Mounted);
+        interrupt.check()?;
         if !plan.vz.net.addresses.is_empty() {
             net::ensure_host(host_net).map_err(VerbError::Network)?;
         }
-        monitor::start(plan, host).map_err(VerbError::Start)?;
+        interrupt.check()?;
+        monitor::start(plan, host, probe, interrupt)?;
         tell(Step::Started);
         Ok(())
     };
     go(tell).inspect_err(|_| {
-        // The monitor, if it got as far, has died of the failure it told; wait for that, then clear what it had made.
-        if let Err(e) = settle(&run, host) {
-            tracing::error!("Cleaning up after the failure failed too: {}", crate::launch::chain(&e));
+        if let Err(e) = abandon(&run, &journal, host) {
+            tracing::error!("Cleaning up after the failure failed too: {}", chain(&e));
         }
     })
+}
+
+/// Takes away what a start that is off has made: first the monitor, which has died or been killed, then what the journal names.
+fn abandon(run: &RunDir, journal: &Journal, host: &cgroup::Host) -> Result<(), VerbError> {
+    if !run.path().exists() {
+        return Ok(());
+    }
+    wait_for_monitor(run)?;
+    teardown::dismantle(run, journal, host)?;
+    Ok(())
+}
+
+/// Waits until no monitor lives, having told it that the cleaning up is ours.
+fn wait_for_monitor(run: &RunDir) -> Result<(), VerbError> {
+    run.hand_over()?;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while run.monitor_lock()?.is_none() {
+        if Instant::now() > deadline {
+            return Err(VerbError::StopTimeout);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
 }
 
 /// A step of the start that is done.
@@ -196,6 +234,7 @@ pub fn stop(
     host: &cgroup::Host,
     mode: StopMode,
     keep_mounted: bool,
+    interrupt: &Interrupt,
     tell: &mut dyn FnMut(StopStep),
 ) -> Result<(), VerbError> {
     run.hand_over()?;
@@ -206,20 +245,19 @@ pub fn stop(
             run_stop_script(&inside, plan)?;
             inside.halt();
         }
-        if !wait_for(&running.init, timeout)? {
+        if !wait_for_either(&running.init, Some(interrupt), timeout)? {
+            if let Err(signal) = interrupt.check() {
+                // The container goes on halting, or not; clearing up is the monitor's again.
+                run.take_back()?;
+                return Err(signal.into());
+            }
             tell(StopStep::Killing);
         }
     }
     let Some(journal) = run.journal()? else { return Ok(()) };
     // Init first: its death ends every process of its pid namespace. Then whatever else is in the cgroup.
     let _ = pidfd_send_signal(&running.init, Signal::KILL);
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while run.monitor_lock()?.is_none() {
-        if Instant::now() > deadline {
-            return Err(VerbError::StopTimeout);
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    wait_for_monitor(run)?;
     teardown::end_processes(&journal, host)?;
     tell(StopStep::Stopped);
     if keep_mounted {
@@ -271,10 +309,12 @@ pub fn with_idle_init<T>(
     let journal = journal_of(&plan);
     let go = || {
         mount_journaled(&plan, &run, &journal)?;
-        if let Some(net) = network {
+        let ips: Vec<_> = plan.vz.net.ips().collect();
+        let probe = network.map(|net| {
             net::ensure_host(net).map_err(VerbError::Network)?;
-        }
-        let launched = launch::launch(&plan, host, network.is_some(), &launch::idle).map_err(VerbError::Start)?;
+            net::Probe::send(&plan.vz.net, &ips).map_err(VerbError::Address)
+        });
+        let launched = launch::launch(&plan, host, probe.transpose()?, &launch::idle).map_err(VerbError::Start)?;
         launched.go().map_err(VerbError::Start)?;
         let pid = launched.pid.as_raw();
         let state = State {

@@ -43,10 +43,16 @@ pub(super) fn run(node: &Node, json: bool) -> Outcome {
 fn table(rows: &[Row]) -> String {
     let width = |get: fn(&Row) -> &str| rows.iter().map(|r| get(r).chars().count()).max().unwrap_or(0);
     let (feature, needed) = (width(|r| &r.feature), width(|r| &r.needed_by));
-    let mut lines = vec![format!("{:<feature$}  {:<3}  {:<needed$}  {}", "FEATURE", "HAS", "NEEDED BY", "FOUND, OR WHAT HAPPENS WITHOUT")];
+    let mut lines = vec![format!(
+        "{:<feature$}  {:<3}  {:<needed$}  {}",
+        "FEATURE", "HAS", "NEEDED BY", "FOUND, OR WHAT HAPPENS WITHOUT"
+    )];
     for row in rows {
-        let (has, note) = if row.available { ("yes", row.found.clone()) } else { ("no", format!("{} ({})", row.without, row.found)) };
-        lines.push(format!("{:<feature$}  {has:<3}  {:<needed$}  {note}", row.feature, row.needed_by).trim_end().to_owned());
+        let (has, note) =
+            if row.available { ("yes", row.found.clone()) } else { ("no", format!("{} ({})", row.without, row.found)) };
+        lines.push(
+            format!("{:<feature$}  {has:<3}  {:<needed$}  {note}", row.feature, row.needed_by).trim_end().to_owned(),
+        );
     }
     lines.join("\n")
 }
@@ -72,8 +78,9 @@ fn kernel() -> Vec<Row> {
 fn disk(node: &Node) -> Result<Vec<Row>, Failure> {
     let private = Path::new(&node.global.ve_private);
     let there = private.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
-    let support = quota::project::support(there)
-        .map_err(|e| Failure::because(Exit::System, format!("Unable to find out about disk quota on {}", there.display()), &e))?;
+    let support = quota::project::support(there).map_err(|e| {
+        Failure::because(Exit::System, format!("Unable to find out about disk quota on {}", there.display()), &e)
+    })?;
     let (available, found) = match support {
         quota::project::Support::Available => (true, there.display().to_string()),
         quota::project::Support::Missing { reason } => (false, chain(&reason)),
@@ -132,7 +139,12 @@ fn programs() -> Vec<Row> {
     [
         ("mkfs.ext4", "e2fsprogs", "--diskspace without project quota", "no bounded private area can be made"),
         ("nft", "nftables", "--ipadd", "no container gets an address"),
-        ("mmdebstrap", "mmdebstrap", "vzpkg create cache debian-*", "Debian templates can't be made here; archives from elsewhere work"),
+        (
+            "mmdebstrap",
+            "mmdebstrap",
+            "vzpkg create cache debian-*",
+            "Debian templates can't be made here; archives from elsewhere work",
+        ),
         ("busybox", "busybox-static", "vzpkg create cache busybox", "the busybox template can't be made"),
     ]
     .into_iter()

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use quota::Limit;
 use quota::image::{self, Size};
 use templates::{Progress, Silent, Store, TemplateName};
+use vzrt::Interrupt;
 
-use super::{Context, destroy, system};
+use super::{Context, destroy, interrupted, system};
 use crate::config::container::Container;
 use crate::config::document::Document;
 use crate::config::hooks::{Moment, scripts};
@@ -27,6 +28,7 @@ const MARK: &str = ".vz-creating";
 
 pub(super) fn run(context: &Context) -> Outcome {
     let _lock = context.lock("creating")?;
+    let interrupt = context.interrupt()?;
     let node = &context.node;
     let changes = changes(context)?;
     let wanted = Subject::new(node, begin(context, &changes)?);
@@ -34,10 +36,13 @@ pub(super) fn run(context: &Context) -> Outcome {
     let private = wanted.ve_private.clone();
     clear_interrupted(&private)?;
     if occupied(&private)? {
-        return Err(Failure::new(Exit::PrivateAreaExists, format!("Private area already exists in {}", private.display())));
+        return Err(Failure::new(
+            Exit::PrivateAreaExists,
+            format!("Private area already exists in {}", private.display()),
+        ));
     }
     tracing::info!("Creating container private area ({template})");
-    let made = make(context, wanted, &template).inspect_err(|_| {
+    let made = make(context, wanted, &template, &interrupt).inspect_err(|_| {
         if let Err(e) = clear_interrupted(&private) {
             e.tell();
         }
@@ -80,8 +85,11 @@ fn begin(context: &Context, changes: &[Change]) -> Result<Container, Failure> {
     let fail = |e: crate::config::container::ContainerError| Failure::from_error(e.exit(), &e);
     let mut conf = if exists {
         if named.is_some() {
-            return Err(Failure::new(Exit::CopyConfig, format!("Container config file {} already exists", node.container_conf(ctid).display()))
-                .hint("Leave --config out to use it, or remove it."));
+            return Err(Failure::new(
+                Exit::CopyConfig,
+                format!("Container config file {} already exists", node.container_conf(ctid).display()),
+            )
+            .hint("Leave --config out to use it, or remove it."));
         }
         tracing::info!("Container config file already exists, it is used as it is");
         Container::load(node, ctid).map_err(fail)?
@@ -107,13 +115,15 @@ pub(super) fn sample(node: &Node, name: &str) -> Result<Document, Failure> {
             .hint(format!("Samples are {}/ve-NAME.conf-sample.", node.conf_dir().display()))
     };
     let path = node.sample_conf(name).filter(|p| p.exists()).ok_or_else(missing)?;
-    Document::load_linked(&path).map_err(|e| Failure::because(Exit::CopyConfig, format!("Sample config {name} can't be read"), &e))
+    Document::load_linked(&path)
+        .map_err(|e| Failure::because(Exit::CopyConfig, format!("Sample config {name} can't be read"), &e))
 }
 
 fn template_name(node: &Node, container: &Subject) -> Result<TemplateName, Failure> {
     let name = container.settings.ostemplate.clone().or_else(|| node.global.default_ostemplate.clone());
     let name = name.ok_or_else(|| {
-        Failure::new(Exit::NoOsTemplate, "OS template is not specified").hint("`--ostemplate NAME` or DEF_OSTEMPLATE in vz.conf names one.")
+        Failure::new(Exit::NoOsTemplate, "OS template is not specified")
+            .hint("`--ostemplate NAME` or DEF_OSTEMPLATE in vz.conf names one.")
     })?;
     name.parse().map_err(|e| Failure::because(Exit::NoSuchTemplate, format!("Bad OS template name {name}"), &e))
 }
@@ -122,7 +132,9 @@ fn occupied(private: &Path) -> Result<bool, Failure> {
     match std::fs::read_dir(private) {
         Ok(mut entries) => Ok(entries.next().is_some()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(Failure::because(Exit::CreatePrivateArea, format!("Unable to look into {}", private.display()), &e)),
+        Err(e) => {
+            Err(Failure::because(Exit::CreatePrivateArea, format!("Unable to look into {}", private.display()), &e))
+        }
     }
 }
 
@@ -144,10 +156,17 @@ fn clear_interrupted(private: &Path) -> Result<(), Failure> {
 }
 
 /// Everything that leaves something behind, in an order that a crash anywhere can be recognised from.
-fn make(context: &Context, wanted: Subject, template: &TemplateName) -> Result<Subject, Failure> {
+fn make(
+    context: &Context,
+    wanted: Subject,
+    template: &TemplateName,
+    interrupt: &Interrupt,
+) -> Result<Subject, Failure> {
+    let safe_to_stop = || interrupt.check().map_err(interrupted);
     let node = &context.node;
     let fail = |e: crate::config::container::ContainerError| Failure::from_error(e.exit(), &e);
     let tree = tree(node, template)?;
+    safe_to_stop()?;
     // Held until the configuration that names the range is saved.
     let range = match (wanted.settings.local_uid, wanted.settings.local_gid) {
         (Some(_), Some(_)) => None,
@@ -162,6 +181,7 @@ fn make(context: &Context, wanted: Subject, template: &TemplateName) -> Result<S
     let claim = name.as_deref().map(|n| names::claim(node, context.ctid, n)).transpose();
     let claim = claim.map_err(|e| Failure::from_error(e.exit(), &e))?;
     make_private(context, &container)?;
+    safe_to_stop()?;
     container.own.save(node).map_err(fail)?;
     if let Some(claim) = claim {
         claim.keep(None).map_err(|e| Failure::from_error(e.exit(), &e))?;
@@ -174,8 +194,10 @@ fn make(context: &Context, wanted: Subject, template: &TemplateName) -> Result<S
 fn tree(node: &Node, template: &TemplateName) -> Result<TemplateTree, Failure> {
     let store = Store::open(&node.global.template_dir);
     let archive = store.find(template).map_err(|e| {
-        Failure::from_error(Exit::NoSuchTemplate, &e)
-            .hint(format!("`vzpkg create cache {template}` makes it, or put {template}.tar.gz into {}.", store.cache_dir().display()))
+        Failure::from_error(Exit::NoSuchTemplate, &e).hint(format!(
+            "`vzpkg create cache {template}` makes it, or put {template}.tar.gz into {}.",
+            store.cache_dir().display()
+        ))
     })?;
     let mut silent = Silent;
     let mut bar = terminal_progress(template.as_str());

@@ -12,9 +12,15 @@ use crate::{Exit, Failure};
 pub(super) fn run(context: &Context) -> Outcome {
     let container = context.container()?;
     let _lock = context.lock("destroying")?;
+    // Half a container is worth less than none: once begun, the removal is finished.
+    let _interrupt = context.interrupt()?;
     match vzrt::settle(&context.run_dir(), &context.cgroups()?).map_err(|e| failed(&e))? {
-        Condition::Running(_) => return Err(Failure::new(Exit::Running, "Container is currently running. Stop it first.")),
-        Condition::Mounted(_) => return Err(Failure::new(Exit::Mounted, "Container is currently mounted (umount first)")),
+        Condition::Running(_) => {
+            return Err(Failure::new(Exit::Running, "Container is currently running. Stop it first."));
+        }
+        Condition::Mounted(_) => {
+            return Err(Failure::new(Exit::Mounted, "Container is currently mounted (umount first)"));
+        }
         Condition::Stopped => {}
     }
     if vzrt::rootfs::is_mounted(&container.ve_root).map_err(|e| system(&e))? {
@@ -55,7 +61,10 @@ fn remove_private(private: &Path) -> Result<(), Failure> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(cannot(&e)),
         Ok(meta) if !meta.is_dir() => {
-            return Err(Failure::new(Exit::DeletePrivateArea, format!("The private area {} is not a directory", private.display())));
+            return Err(Failure::new(
+                Exit::DeletePrivateArea,
+                format!("The private area {} is not a directory", private.display()),
+            ));
         }
         Ok(_) => {}
     }
@@ -72,7 +81,9 @@ pub(super) fn sweep(parent: &Path) -> Result<(), Failure> {
     let Ok(entries) = std::fs::read_dir(parent) else { return Ok(()) };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let Some(pid) = name.to_str().and_then(|n| n.strip_prefix(DOOMED)).and_then(|p| p.parse::<i32>().ok()) else { continue };
+        let Some(pid) = name.to_str().and_then(|n| n.strip_prefix(DOOMED)).and_then(|p| p.parse::<i32>().ok()) else {
+            continue;
+        };
         if vzrt::state::start_ticks(pid).is_none() {
             vzrt::remove::remove_tree(&entry.path()).map_err(|e| system(&e))?;
         }

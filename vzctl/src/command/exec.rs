@@ -36,7 +36,8 @@ pub(super) fn exec3(context: &Context) -> Outcome {
 pub(super) fn enter(context: &Context) -> Outcome {
     let (running, plan, host) = entered(context)?;
     let inside = Inside::new(&running, &plan, &host);
-    let words: Vec<String> = context.request.matches.get_many::<String>("exec").into_iter().flatten().cloned().collect();
+    let words: Vec<String> =
+        context.request.matches.get_many::<String>("exec").into_iter().flatten().cloned().collect();
     let program = if words.is_empty() { Program::LoginShell } else { Program::Line(join(&words)) };
     tracing::info!("entered into CT {}", context.ctid);
     let end = inside.enter(&program).map_err(|e| told(&e));
@@ -97,7 +98,9 @@ pub(super) fn entered(context: &Context) -> Result<(vzrt::Running, vzrt::Plan, v
 /// A failure from inside.
 pub(super) fn told(error: &InsideError) -> Failure {
     match error {
-        InsideError::Trouble(t @ Trouble::NoShell(_)) => Failure::because(Exit::BrokenTemplate, "Unable to find a shell in the container", t),
+        InsideError::Trouble(t @ Trouble::NoShell(_)) => {
+            Failure::because(Exit::BrokenTemplate, "Unable to find a shell in the container", t)
+        }
         InsideError::Trouble(t) => Failure::because(exit_of_trouble(t), "Unable to enter the container", t),
         InsideError::Failed(f) => Failure::because(Exit::System, "Unable to enter the container", f),
     }

@@ -13,15 +13,15 @@ mod stop;
 
 use std::ffi::OsString;
 
-use vzrt::Ctid;
 use vzrt::cgroup;
 use vzrt::lock::{Lock, LockError};
 use vzrt::state::RunDir;
+use vzrt::{Ctid, Interrupt};
 
 use crate::cli::{self, Request};
-use crate::subject::Subject;
 use crate::config::{Node, names, node};
 use crate::failure::{Outcome, chain};
+use crate::subject::Subject;
 use crate::{Exit, Failure, logging};
 
 /// Runs a command line; the process's exit code.
@@ -48,8 +48,9 @@ fn run(request: Request) -> Outcome {
     if !nix::unistd::geteuid().is_root() {
         return Err(Failure::new(Exit::PermissionDenied, "vzctl can only be used by root"));
     }
-    let node = Node::open(node::config_dir(request.config_dir.as_deref()))
-        .map_err(|e| Failure::from_error(e.exit(), &e).hint("`make install` puts a vz.conf in place; `--config-dir` names another."))?;
+    let node = Node::open(node::config_dir(request.config_dir.as_deref())).map_err(|e| {
+        Failure::from_error(e.exit(), &e).hint("`make install` puts a vz.conf in place; `--config-dir` names another.")
+    })?;
     logging::to_file(node.global.log_file.as_deref(), None);
     if request.verb == "check" {
         return check::run(&node, request.json);
@@ -93,7 +94,9 @@ impl Context {
         Subject::load(&self.node, self.ctid).map_err(|e| {
             let failure = Failure::from_error(e.exit(), &e);
             match e.exit() {
-                Exit::NoContainerConfig => failure.hint(format!("`vzctl create {}` makes it; `vzlist -a` shows what there is.", self.ctid)),
+                Exit::NoContainerConfig => {
+                    failure.hint(format!("`vzctl create {}` makes it; `vzlist -a` shows what there is.", self.ctid))
+                }
                 _ => failure,
             }
         })
@@ -109,12 +112,19 @@ impl Context {
             Err(e @ LockError::Held { .. }) => {
                 let failure = Failure::from_error(Exit::Locked, &e).hint("`--wait-lock SEC` waits for it.");
                 Err(match e {
-                    LockError::Held { pid: Some(pid), cmdline } => failure.why(format!("Locked by: pid {pid}, cmdline {cmdline}")),
+                    LockError::Held { pid: Some(pid), cmdline } => {
+                        failure.why(format!("Locked by: pid {pid}, cmdline {cmdline}"))
+                    }
                     _ => failure,
                 })
             }
             Err(e) => Err(Failure::from_error(Exit::System, &e)),
         }
+    }
+
+    /// From here on signals do not end the command, but come out where stopping is safe.
+    pub(crate) fn interrupt(&self) -> Result<Interrupt, Failure> {
+        Interrupt::watch().map_err(|e| system(&e))
     }
 
     /// Where its run state is.
@@ -124,9 +134,10 @@ impl Context {
 
     /// The host's cgroups.
     pub(crate) fn cgroups(&self) -> Result<cgroup::Host, Failure> {
-        cgroup::Host::detect(std::path::Path::new("/"))
-            .map_err(|e| Failure::because(Exit::UnusableKernel, "This host has no cgroups to run containers in", &e)
-                .hint("`vzctl check` tells what is missing."))
+        cgroup::Host::detect(std::path::Path::new("/")).map_err(|e| {
+            Failure::because(Exit::UnusableKernel, "This host has no cgroups to run containers in", &e)
+                .hint("`vzctl check` tells what is missing.")
+        })
     }
 }
 
@@ -173,10 +184,23 @@ pub(crate) fn failed(error: &vzrt::VerbError) -> Failure {
             }
         }
         E::Teardown(vzrt::teardown::TeardownError::Hook(trouble)) => Failure::from_error(Exit::ActionScript, trouble),
+        E::Address(e) => {
+            let exit = match e.reason() {
+                vzrt::net::NetError::AddressInUse { .. } => Exit::AddressInUse,
+                _ => Exit::AddAddress,
+            };
+            Failure::because(exit, "Unable to use the addresses of the container", e)
+        }
         E::Network(e) => Failure::because(Exit::AddAddress, "Unable to prepare the network of this host", e),
         E::StopTimeout => Failure::from_error(Exit::Stop, error),
-        E::Interrupted(_) | E::Teardown(_) | E::Failed(_) => Failure::from_error(Exit::System, error),
+        E::Interrupted(signal) => interrupted(*signal),
+        E::Teardown(_) | E::Failed(_) => Failure::from_error(Exit::System, error),
     }
+}
+
+/// A command that a signal has ended.
+pub(crate) fn interrupted(signal: vzrt::Interrupted) -> Failure {
+    Failure::new(Exit::System, "Cancelling...").why(signal.to_string())
 }
 
 /// A small error of a small call.

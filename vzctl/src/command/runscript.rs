@@ -32,7 +32,8 @@ pub(super) fn run(context: &Context) -> Outcome {
             }
             let container = decide::ensure_ids(&context.node, container)?;
             let plan = decide::plan(&context.node, &container)?;
-            vzrt::with_idle_init(&plan, &host, Some(&decide::host_net(&context.node)), run).map_err(|e| failed(&e))??
+            vzrt::with_idle_init(&plan, &host, Some(&decide::host_net(&context.node)), run)
+                .map_err(|e| failed(&e))??
         }
     };
     match end {

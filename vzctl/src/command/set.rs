@@ -16,7 +16,8 @@ use crate::subject::Subject;
 use crate::{Exit, Failure, decide};
 
 pub(super) fn run(context: &Context) -> Outcome {
-    let mut request = SetRequest::from_matches(&context.request.matches).map_err(|e| Failure::from_error(e.exit(), &e))?;
+    let mut request =
+        SetRequest::from_matches(&context.request.matches).map_err(|e| Failure::from_error(e.exit(), &e))?;
     let before = configured(context, &request)?;
     add_samples(context, &before, &mut request)?;
     if request.is_empty() {
@@ -24,6 +25,8 @@ pub(super) fn run(context: &Context) -> Outcome {
     }
     request.check_masks(&before.settings).map_err(|e| Failure::from_error(e.exit(), &e))?;
     let _lock = context.lock("setting")?;
+    // What is in force and what is saved must not part: once begun, the change is finished.
+    let _interrupt = context.interrupt()?;
     let host = context.cgroups()?;
     let condition = vzrt::settle(&context.run_dir(), &host).map_err(|e| failed(&e))?;
     let after = before.with(&context.node, &request.changes).map_err(conf_failure)?;
@@ -63,7 +66,9 @@ fn add_samples(context: &Context, before: &Subject, request: &mut SetRequest) ->
         let mut changes = Vec::new();
         for param in params::all() {
             let Some(value) = document.get_any(param.keys).filter(|v| !v.is_empty()) else { continue };
-            changes.push(param.load(value).map_err(|e| Failure::new(Exit::ApplyConfig, format!("Sample config {name}: {e}")))?);
+            changes.push(
+                param.load(value).map_err(|e| Failure::new(Exit::ApplyConfig, format!("Sample config {name}: {e}")))?,
+            );
         }
         changes.append(&mut request.changes);
         request.changes = changes;
@@ -74,7 +79,8 @@ fn add_samples(context: &Context, before: &Subject, request: &mut SetRequest) ->
             request.changes.extend(before.own.own.name.clone().map(|n| Change::Name(Some(n))));
             Ok(())
         }
-        Some(other) => Err(Failure::new(Exit::InvalidSyntax, format!("Bad parameter for --applyconfig_map: {other}")).hint("The only group is: name")),
+        Some(other) => Err(Failure::new(Exit::InvalidSyntax, format!("Bad parameter for --applyconfig_map: {other}"))
+            .hint("The only group is: name")),
     }
 }
 
@@ -147,8 +153,15 @@ fn apply_stopped(
 }
 
 /// Names and the file.
-fn save(context: &Context, request: &SetRequest, before: &Subject, after: &Subject, running: bool) -> Result<(), Failure> {
-    let only_password = !request.changes.is_empty() && request.changes.iter().all(|c| matches!(c, Change::UserPassword { .. }));
+fn save(
+    context: &Context,
+    request: &SetRequest,
+    before: &Subject,
+    after: &Subject,
+    running: bool,
+) -> Result<(), Failure> {
+    let only_password =
+        !request.changes.is_empty() && request.changes.iter().all(|c| matches!(c, Change::UserPassword { .. }));
     if !request.save {
         if !only_password && !request.reset_ub {
             let lost = if running { " and will be lost after CT restart" } else { "" };

@@ -5,8 +5,8 @@ use std::io::Write;
 use vzrt::{Condition, Plan, Step};
 
 use super::{Context, failed, stop};
-use crate::subject::Subject;
 use crate::failure::Outcome;
+use crate::subject::Subject;
 use crate::{Exit, Failure, decide};
 
 pub(super) fn run(context: &Context) -> Outcome {
@@ -49,8 +49,10 @@ pub(super) fn restart_locked(context: &Context, container: Subject, host: &vzrt:
 
 fn start(context: &Context, container: Subject, host: &vzrt::cgroup::Host) -> Outcome {
     if container.settings.disabled == Some(true) && !flag(context, "force") {
-        return Err(Failure::new(Exit::Disabled, "Container start disabled")
-            .hint(format!("`vzctl set {} --disabled no --save` enables it; `vzctl start --force` starts it once.", context.ctid)));
+        return Err(Failure::new(Exit::Disabled, "Container start disabled").hint(format!(
+            "`vzctl set {} --disabled no --save` enables it; `vzctl start --force` starts it once.",
+            context.ctid
+        )));
     }
     let dump = context.node.dump_file(context.ctid);
     if dump.exists() {
@@ -60,8 +62,9 @@ fn start(context: &Context, container: Subject, host: &vzrt::cgroup::Host) -> Ou
     let container = decide::ensure_ids(&context.node, container)?;
     let plan = decide::plan(&context.node, &container)?;
     let host_net = decide::host_net(&context.node);
+    let interrupt = context.interrupt()?;
     tracing::info!("Starting container...");
-    vzrt::start(&plan, host, &host_net, &mut |step| match step {
+    vzrt::start(&plan, host, &host_net, &interrupt, &mut |step| match step {
         Step::Mounted => tracing::info!("Container is mounted"),
         Step::Started => tell_settings(&plan, &container),
     })
@@ -99,10 +102,9 @@ fn wait_until_up(context: &Context) -> Result<(), Failure> {
     let failed = |why: String| Failure::new(Exit::StartWait, "Container wait failed").why(why);
     let run = context.run_dir();
     let host = context.cgroups()?;
-    let (Some(running), Some(plan)) = (
-        run.running().map_err(|e| failed(e.one_line()))?,
-        run.plan().map_err(|e| failed(e.one_line()))?,
-    ) else {
+    let (Some(running), Some(plan)) =
+        (run.running().map_err(|e| failed(e.one_line()))?, run.plan().map_err(|e| failed(e.one_line()))?)
+    else {
         return Err(failed("it has stopped already".into()));
     };
     // `--wait` answers when the boot is over, degraded or not; on other inits there is no systemctl and nothing to wait for.

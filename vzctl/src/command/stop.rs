@@ -5,8 +5,8 @@ use std::time::Duration;
 use vzrt::{Condition, StopMode, StopStep};
 
 use super::{Context, failed};
-use crate::subject::Subject;
 use crate::failure::Outcome;
+use crate::subject::Subject;
 use crate::{Exit, Failure};
 
 /// How long a container may take to halt by itself, where nobody says otherwise (vzctl 4's STOP_TIMEOUT).
@@ -46,7 +46,8 @@ pub(super) fn stop(
         .unwrap_or(DEFAULT_TIMEOUT_S);
     let mode = if option("fast") { StopMode::Kill } else { StopMode::Halt(Duration::from_secs(timeout_s)) };
     tracing::info!("{}", if mode == StopMode::Kill { "Killing container ..." } else { "Stopping container ..." });
-    vzrt::stop(&context.run_dir(), running, host, mode, option("skip-umount"), &mut |step| match step {
+    let interrupt = context.interrupt()?;
+    vzrt::stop(&context.run_dir(), running, host, mode, option("skip-umount"), &interrupt, &mut |step| match step {
         StopStep::Killing => tracing::info!("Killing container ..."),
         StopStep::Stopped => tracing::info!("Container was stopped"),
         StopStep::Unmounted => tracing::info!("Container is unmounted"),

@@ -15,13 +15,13 @@ use vzrt::{Ctid, Plan};
 pub use resources::resources;
 pub use root::{image_file, is_bounded_by_image, project_id, root, wants_quota};
 
-use crate::subject::Subject;
+use crate::config::Node;
 use crate::config::dist::{self, Dist, HostnameStyle};
 use crate::config::global::NeighbourDevices;
 use crate::config::hooks::{Moment, scripts};
-use crate::config::values::{Dns, SearchDomains};
 use crate::config::idrange::{self, WIDTH};
-use crate::config::Node;
+use crate::config::values::{Dns, SearchDomains};
+use crate::subject::Subject;
 use crate::{Exit, Failure};
 
 /// Where init is looked for, in vzctl 4's order.
@@ -93,7 +93,8 @@ pub fn host_net(node: &Node) -> HostNet {
 /// An address that no container can have.
 pub fn net_plan(node: &Node, container: &Subject) -> Result<NetPlan, Failure> {
     let host = host_net(node);
-    let own = vzrt::net::host_addresses().map_err(|e| Failure::because(Exit::AddAddress, "Unable to list the addresses of this host", &e))?;
+    let own = vzrt::net::host_addresses()
+        .map_err(|e| Failure::because(Exit::AddAddress, "Unable to list the addresses of this host", &e))?;
     for address in &container.settings.addresses {
         vzrt::net::check_address(*address, &own)
             .map_err(|e| Failure::because(Exit::BadAddress, format!("Invalid IP address {address}"), &e))?;
@@ -163,7 +164,8 @@ pub fn dns(container: &Subject) -> Result<(Vec<IpAddr>, Vec<guest::Hostname>), F
     let search = settings.searchdomain.as_ref();
     let inherits = matches!(servers, Some(Dns::Inherit)) || matches!(search, Some(SearchDomains::Inherit));
     let host = if inherits {
-        guest::host_resolv().map_err(|e| Failure::because(Exit::Nameserver, "Unable to read the name servers of this host", &e))?
+        guest::host_resolv()
+            .map_err(|e| Failure::because(Exit::Nameserver, "Unable to read the name servers of this host", &e))?
     } else {
         guest::HostResolv::default()
     };
@@ -225,7 +227,11 @@ pub fn describe(plan: &Plan) -> String {
         format!("  cgroup     {}/{}", plan.vz.cgroup, plan.ctid),
     ];
     let addresses: Vec<String> = plan.vz.net.addresses.iter().map(ToString::to_string).collect();
-    lines.push(format!("  network    {} -> venet0: {}", plan.vz.net.host_ifname, if addresses.is_empty() { "no address".into() } else { addresses.join(" ") }));
+    lines.push(format!(
+        "  network    {} -> venet0: {}",
+        plan.vz.net.host_ifname,
+        if addresses.is_empty() { "no address".into() } else { addresses.join(" ") }
+    ));
     lines.push(format!("  devices    {}", plan.vz.dev_nodes.join(" ")));
     lines.push(format!("  init       {}", plan.vz.init.join(" or ")));
     lines.push("All of it: vzctl start --dry-run --json".into());

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use beancounters::{Resource, vswap};
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxBlockIoBuilder, LinuxCpu, LinuxCpuBuilder, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory,
-    LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, LinuxThrottleDevice, LinuxThrottleDeviceBuilder,
+    LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, LinuxThrottleDevice,
+    LinuxThrottleDeviceBuilder,
 };
-use beancounters::{Resource, vswap};
 use vzrt::cgroup::{self, weights};
 
 use crate::config::settings::Settings;
@@ -58,8 +59,10 @@ fn cpu(settings: &Settings) -> Result<LinuxCpu, Failure> {
     let percent = u32::try_from(settings.cpulimit_percent.unwrap_or(0)).unwrap_or(u32::MAX);
     let cpus = u32::try_from(settings.cpus.unwrap_or(0)).unwrap_or(u32::MAX);
     let quota_us = weights::cpu_quota_usec(percent, cpus).map_or(-1, saturate);
-    let mut builder =
-        LinuxCpuBuilder::default().shares(weights::cpuunits_to_shares(units)).quota(quota_us).period(weights::CPU_PERIOD_USEC);
+    let mut builder = LinuxCpuBuilder::default()
+        .shares(weights::cpuunits_to_shares(units))
+        .quota(quota_us)
+        .period(weights::CPU_PERIOD_USEC);
     if let Some(mask @ Mask::Only(_)) = &settings.cpumask {
         builder = builder.cpus(mask.to_string());
     }
@@ -99,7 +102,9 @@ fn block_io(settings: &Settings, private: &Path) -> Result<Option<LinuxBlockIo>,
 fn disk_of(path: &Path) -> Result<(i64, i64), Failure> {
     use std::os::unix::fs::MetadataExt;
     let there = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
-    let fail = |e: std::io::Error| Failure::because(Exit::SetIo, format!("Unable to find the disk of {}", there.display()), &e);
+    let fail = |e: std::io::Error| {
+        Failure::because(Exit::SetIo, format!("Unable to find the disk of {}", there.display()), &e)
+    };
     let dev = std::fs::metadata(there).map_err(fail)?.dev();
     let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
     let sys = format!("/sys/dev/block/{major}:{minor}");
@@ -129,7 +134,13 @@ fn devices(settings: &Settings) -> Result<Vec<LinuxDeviceCgroup>, Failure> {
     }
     for node in settings.devnodes.iter().filter(|n| !n.access.is_none()) {
         let (kind, major, minor) = host_device(&node.name)?;
-        rules.push(cgroup::device_rule(true, Some(kind), Some(major), Some(minor), &access(node.access.read, node.access.write)));
+        rules.push(cgroup::device_rule(
+            true,
+            Some(kind),
+            Some(major),
+            Some(minor),
+            &access(node.access.read, node.access.write),
+        ));
     }
     Ok(rules)
 }

@@ -80,7 +80,9 @@ pub fn image_file(private: &Path) -> PathBuf {
 
 fn support(path: &Path) -> Result<Support, Failure> {
     let there = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
-    project::support(there).map_err(|e| Failure::because(Exit::QuotaOn, format!("Unable to find out about disk quota on {}", there.display()), &e))
+    project::support(there).map_err(|e| {
+        Failure::because(Exit::QuotaOn, format!("Unable to find out about disk quota on {}", there.display()), &e)
+    })
 }
 
 pub(super) fn describe(root: &RootPlan) -> String {
@@ -90,7 +92,9 @@ pub(super) fn describe(root: &RootPlan) -> String {
     };
     let disk = match &root.disk {
         Disk::Unbounded => "unbounded".to_owned(),
-        Disk::Project { id, limits } => format!("project quota {id}, {} KiB, {} inodes", limits.space_kib, limits.inodes),
+        Disk::Project { id, limits } => {
+            format!("project quota {id}, {} KiB, {} inodes", limits.space_kib, limits.inodes)
+        }
         Disk::Image { file } => format!("image {}", file.display()),
     };
     format!("{layers}; {disk}")

@@ -1,8 +1,9 @@
 //! The OCI part of the plan.
 
 use oci_spec::runtime::{
-    LinuxBuilder, LinuxCapabilitiesBuilder, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, Mount,
-    MountBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    LinuxBuilder, LinuxCapabilitiesBuilder, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceBuilder,
+    LinuxNamespaceType, Mount, MountBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, ProcessBuilder,
+    RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 use vzrt::plan::IdRange;
 use vzrt::policy;
@@ -127,7 +128,8 @@ fn rlimits() -> Result<Vec<PosixRlimit>, oci_spec::OciSpecError> {
 
 /// The file systems of a container, in the order they are mounted.
 fn mounts(settings: &crate::config::settings::Settings) -> Result<Vec<Mount>, oci_spec::OciSpecError> {
-    let ptys = settings.bounds.get(beancounters::Resource::Numpty).and_then(|b| b.limit().finite()).unwrap_or(DEFAULT_PTYS);
+    let ptys =
+        settings.bounds.get(beancounters::Resource::Numpty).and_then(|b| b.limit().finite()).unwrap_or(DEFAULT_PTYS);
     let devpts = format!("max={}", ptys.clamp(1, 4096));
     let mount = |destination: &str, kind: &str, options: &[&str]| {
         MountBuilder::default()
@@ -143,7 +145,11 @@ fn mounts(settings: &crate::config::settings::Settings) -> Result<Vec<Mount>, oc
         mount("/sys", "sysfs", &["nosuid", "nodev", "noexec", "ro"])?,
         mount("/sys/fs/cgroup", "cgroup", &["nosuid", "nodev", "noexec"])?,
         mount("/dev", "tmpfs", &["nosuid", "mode=755", "size=4m", "nr_inodes=4096"])?,
-        mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "gid=5", "mode=620", "ptmxmode=666", &devpts])?,
+        mount(
+            "/dev/pts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "gid=5", "mode=620", "ptmxmode=666", &devpts],
+        )?,
         mount("/dev/shm", "tmpfs", &["nosuid", "nodev", "mode=1777"])?,
     ])
 }

@@ -1,4 +1,6 @@
 //! `vzlist`.
 
 /// placeholder
-pub fn main(_: Vec<std::ffi::OsString>) -> u8 { 0 }
+pub fn main(_: Vec<std::ffi::OsString>) -> u8 {
+    0
+}

@@ -44,7 +44,12 @@ pub fn definition() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .args([
-            Arg::new("quiet").short('q').long("quiet").action(ArgAction::SetTrue).global(true).help("Print no messages"),
+            Arg::new("quiet")
+                .short('q')
+                .long("quiet")
+                .action(ArgAction::SetTrue)
+                .global(true)
+                .help("Print no messages"),
             Arg::new("config-dir")
                 .long("config-dir")
                 .value_name("DIR")
@@ -53,14 +58,12 @@ pub fn definition() -> Command {
                 .help("Where vz.conf is [default: /etc/vz, or VZ_CONFDIR]"),
         ])
         .subcommands([
-            Command::new("create")
-                .about("Make something")
-                .subcommand_required(true)
-                .subcommand(Command::new("cache").about("Make the cache of an OS template, to create containers from").arg(name())),
-            Command::new("remove")
-                .about("Remove something")
-                .subcommand_required(true)
-                .subcommand(Command::new("cache").about("Remove the cache of an OS template that no container is on").arg(name())),
+            Command::new("create").about("Make something").subcommand_required(true).subcommand(
+                Command::new("cache").about("Make the cache of an OS template, to create containers from").arg(name()),
+            ),
+            Command::new("remove").about("Remove something").subcommand_required(true).subcommand(
+                Command::new("cache").about("Remove the cache of an OS template that no container is on").arg(name()),
+            ),
             Command::new("list")
                 .about("List OS templates: those that are here, and those that can be made")
                 .arg(Arg::new("json").short('j').long("json").action(ArgAction::SetTrue).help("As JSON")),
@@ -95,8 +98,9 @@ fn create(store: &Store, name: &TemplateName) -> PkgOutcome {
     let mut lines = Lines;
     let mut bar = terminal_progress(name.as_str());
     let progress: &mut dyn Progress = bar.as_mut().map_or(&mut lines, |bar| bar);
-    let (archive, tree) =
-        store.create_cache(name, progress).map_err(|e| (exit::of_cache(&e), Failure::because(crate::Exit::System, format!("The cache of {name} was not made"), &e)))?;
+    let (archive, tree) = store.create_cache(name, progress).map_err(|e| {
+        (exit::of_cache(&e), Failure::because(crate::Exit::System, format!("The cache of {name} was not made"), &e))
+    })?;
     drop(bar);
     tracing::info!("{} ({} MiB) is ready, its tree is {}", archive.path.display(), archive.size() >> 20, tree.id);
     Ok(())
@@ -118,14 +122,16 @@ impl Progress for Lines {
 fn remove(node: &Node, store: &Store, name: &TemplateName) -> PkgOutcome {
     // A container whose configuration can't be read may be on the tree: then nothing is removed.
     let mut used = Vec::new();
-    let unreadable = |e: &(dyn std::error::Error + 'static)| (PkgExit::System, Failure::because(crate::Exit::System, "Unable to tell which templates are in use", e));
+    let unreadable = |e: &(dyn std::error::Error + 'static)| {
+        (PkgExit::System, Failure::because(crate::Exit::System, "Unable to tell which templates are in use", e))
+    };
     for ctid in node.containers().map_err(|e| unreadable(&e))? {
         let conf = Container::load(node, ctid).map_err(|e| unreadable(&e))?;
         used.extend(conf.own.tree.map(|t| t.to_string()));
     }
-    store
-        .remove(name, &|id| used.iter().any(|u| u == id))
-        .map_err(|e| (exit::of_store(&e), Failure::because(crate::Exit::System, format!("The cache of {name} was not removed"), &e)))?;
+    store.remove(name, &|id| used.iter().any(|u| u == id)).map_err(|e| {
+        (exit::of_store(&e), Failure::because(crate::Exit::System, format!("The cache of {name} was not removed"), &e))
+    })?;
     tracing::info!("The cache of {name} was removed");
     Ok(())
 }
@@ -153,7 +159,11 @@ fn list(store: &Store, json: bool) -> PkgOutcome {
             Some(a) => format!("{:<32} {:>6} MiB", t.name.as_str(), a.size() >> 20),
             None => format!("{:<32} only trees that containers are on", t.name.as_str()),
         };
-        let lines: Vec<String> = here.iter().map(line).chain(missing.map(|r| format!("{r:<32} can be made: vzpkg create cache {r}"))).collect();
+        let lines: Vec<String> = here
+            .iter()
+            .map(line)
+            .chain(missing.map(|r| format!("{r:<32} can be made: vzpkg create cache {r}")))
+            .collect();
         lines.join("\n")
     };
     writeln!(out, "{text}").map_err(|e| system(&e))

@@ -20,7 +20,8 @@ pub(super) fn hold_host_nodes(names: &[String]) -> Result<HostNodes, Failed> {
         .iter()
         .map(|name| {
             let path = format!("/dev/{name}");
-            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+            let flags =
+                OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
             open_tree(CWD, path.as_str(), flags).call(|| format!("open_tree({path})")).map(|fd| (name.clone(), fd))
         })
         .collect::<Result<_, _>>()
@@ -74,8 +75,12 @@ pub(super) fn links(root: BorrowedFd) -> Result<(), Failed> {
 pub(super) fn console(root: BorrowedFd) -> Result<OwnedFd, Failed> {
     let (master, slave) = open_pty(root)?;
     // AT_EMPTY_PATH: the very file that was opened, whatever its name leads to.
-    let bind = open_tree(&slave, "", OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH)
-        .call(|| "open_tree(console)")?;
+    let bind = open_tree(
+        &slave,
+        "",
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH,
+    )
+    .call(|| "open_tree(console)")?;
     let target = new_file(root, "console")?;
     attach(&bind, target.as_fd(), Path::new("/dev/console"))?;
     Ok(master)

@@ -12,12 +12,12 @@ use std::path::Path;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use oci_spec::runtime::{Process, Spec};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Call, Failed};
 use crate::guest;
 use crate::plan::{GuestPlan, Plan};
-use crate::{rootfs, seccomp, sys};
+use crate::{seccomp, sys};
 
 pub(crate) use dev::open_pty;
 

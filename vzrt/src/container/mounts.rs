@@ -53,7 +53,9 @@ fn new_file_system(mount: &Mount) -> Result<OwnedFd, Failed> {
             "ro" => attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY,
             "rw" => {}
             other => match other.split_once('=') {
-                Some((key, value)) => fsconfig_set_string(fs.as_fd(), key, value).call(|| format!("fsconfig({kind}, {other})"))?,
+                Some((key, value)) => {
+                    fsconfig_set_string(fs.as_fd(), key, value).call(|| format!("fsconfig({kind}, {other})"))?
+                }
                 None => fsconfig_set_flag(fs.as_fd(), other).call(|| format!("fsconfig({kind}, {other})"))?,
             },
         }
@@ -112,12 +114,14 @@ pub(super) fn mask(spec: &Spec) -> Result<(), Failed> {
         mask_one(path)?;
     }
     for path in linux.readonly_paths().iter().flatten() {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
         match open_tree(CWD, path.as_str(), flags) {
             Err(rustix::io::Errno::NOENT) => {}
             Err(e) => return Err(e).call(|| format!("open_tree({path})")),
             Ok(tree) => {
-                sys::mount_set_flags(tree.as_fd(), libc::MOUNT_ATTR_RDONLY).call(|| format!("mount_setattr({path}, ro)"))?;
+                sys::mount_set_flags(tree.as_fd(), libc::MOUNT_ATTR_RDONLY)
+                    .call(|| format!("mount_setattr({path}, ro)"))?;
                 move_mount(&tree, "", CWD, path.as_str(), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
                     .call(|| format!("move_mount({path})"))?;
             }
@@ -132,7 +136,8 @@ fn mask_one(path: &str) -> Result<(), Failed> {
         let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).call(|| "fsopen(tmpfs)")?;
         fsconfig_set_string(fs.as_fd(), "size", "0").call(|| "fsconfig(size=0)")?;
         fsconfig_create(fs.as_fd()).call(|| "fsconfig(tmpfs, create)")?;
-        let all = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        let all =
+            MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
         fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, all).call(|| "fsmount(tmpfs)")?
     } else {
         // Our own /dev/null, which is the host's by our bind a moment ago; nothing of the container's has run yet.

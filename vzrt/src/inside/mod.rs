@@ -99,7 +99,8 @@ impl<'a> Inside<'a> {
     /// # Errors
     /// As [`Inside::exec`].
     pub fn enter(&self, program: &Program) -> Result<End, InsideError> {
-        let term = std::env::var("TERM").ok().filter(|t| t.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._+".contains(&b)));
+        let term =
+            std::env::var("TERM").ok().filter(|t| t.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._+".contains(&b)));
         let term = format!("TERM={}", term.as_deref().unwrap_or("linux"));
         let (ours, theirs) = Channel::pair()?;
         let child = self.spawn(Some(&theirs), |channel| {
@@ -164,8 +165,12 @@ impl<'a> Inside<'a> {
     /// Comes back at once or within seconds; whether the container then halts is for the caller to see.
     pub(crate) fn halt(&self) {
         let asked = self.edit(Duration::from_secs(5), || {
-            let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
-                .call(|| "open(/dev/null)")?;
+            let null = rustix::fs::open(
+                "/dev/null",
+                rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
+                rustix::fs::Mode::empty(),
+            )
+            .call(|| "open(/dev/null)")?;
             proxy::as_stdio(&null, &null, &null)?;
             self.become_program(&Program::Argv(vec!["halt".into()]), "TERM=linux").map(|never| match never {})
         });
@@ -192,7 +197,11 @@ impl<'a> Inside<'a> {
         if !wait_for(&child.pidfd, timeout)? {
             pidfd_send_signal(&child.pidfd, Signal::KILL).call(|| "pidfd_send_signal(KILL)")?;
             waitpid(child.pid, None).call(|| "waitpid()")?;
-            return Err(Trouble::Call(format!("nothing came back from inside the container within {} s", timeout.as_secs())).into());
+            return Err(Trouble::Call(format!(
+                "nothing came back from inside the container within {} s",
+                timeout.as_secs()
+            ))
+            .into());
         }
         let said = ours.receive()?;
         match (said, end_of(&child)?) {
@@ -210,11 +219,16 @@ impl<'a> Inside<'a> {
         work: impl FnOnce(Option<&Channel>) -> Result<std::convert::Infallible, Trouble>,
     ) -> Result<sys::Cloned, InsideError> {
         nix::sys::prctl::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
-        let entry = self.host.container(&self.running.state.cgroup, self.running.state.ctid).exec_entry().map_err(|e| Trouble::Limits(chain(&e)))?;
+        let entry = self
+            .host
+            .container(&self.running.state.cgroup, self.running.state.ctid)
+            .exec_entry()
+            .map_err(|e| Trouble::Limits(chain(&e)))?;
         let outside = std::fs::File::open("/proc/self/ns/pid").call(|| "open(/proc/self/ns/pid)")?;
         // A process id namespace is joined by the children of who sets it, not by itself.
         setns(&self.running.init, CloneFlags::CLONE_NEWPID).call(|| "setns(the container's pid namespace)")?;
-        let cloned = sys::clone3(&sys::Clone { namespaces: 0, cgroup: Some(entry.cgroup2()) }).call(|| "clone3(into the container)");
+        let cloned = sys::clone3(&sys::Clone { namespaces: 0, cgroup: Some(entry.cgroup2()) })
+            .call(|| "clone3(into the container)");
         if let Ok(None) = cloned {
             let Err(trouble) = self.go_in(&entry).and_then(|()| work(channel));
             let told = match channel {
@@ -263,7 +277,8 @@ impl<'a> Inside<'a> {
             Program::LoginShell => {
                 env[0] = "HOME=/root".into();
                 let _ = nix::unistd::chdir("/root");
-                hooks::exec_shell(&["-i".into(), "-l".into()], &env).or_else(|_| hooks::exec_shell(&["-i".into()], &env))
+                hooks::exec_shell(&["-i".into(), "-l".into()], &env)
+                    .or_else(|_| hooks::exec_shell(&["-i".into()], &env))
             }
             Program::Argv(argv) => exec_argv(argv, &env),
         }

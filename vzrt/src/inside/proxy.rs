@@ -89,8 +89,12 @@ impl Pipes {
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(e) => return Err(e).call(|| "poll()"),
             }
-            let ready: Vec<Event> =
-                watched.into_iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty()).map(|(what, _)| what).collect();
+            let ready: Vec<Event> = watched
+                .into_iter()
+                .zip(&fds)
+                .filter(|(_, fd)| !fd.revents().is_empty())
+                .map(|(what, _)| what)
+                .collect();
             drop(fds);
             for event in ready {
                 let open = match event {

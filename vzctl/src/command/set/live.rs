@@ -96,7 +96,9 @@ impl Live<'_> {
             return Ok(());
         }
         let path = format!("/proc/{}/ns/net", self.running.state.init_pid);
-        let fail = |e: &(dyn std::error::Error + 'static)| Failure::because(Exit::AddAddress, "Unable to change the addresses", e);
+        let fail = |e: &(dyn std::error::Error + 'static)| {
+            Failure::because(Exit::AddAddress, "Unable to change the addresses", e)
+        };
         let netns = std::fs::File::open(&path).map_err(|e| fail(&e))?;
         let netns = std::os::fd::AsFd::as_fd(&netns);
         let list = |a: &[vzrt::net::Address]| a.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
@@ -108,7 +110,9 @@ impl Live<'_> {
             vzrt::net::ensure_host(&decide::host_net(&self.context.node)).map_err(|e| fail(&e))?;
             tracing::info!("Adding IP address(es): {}", list(&new));
             vzrt::net::add(netns, &wanted, &new).map_err(|e| match e.reason() {
-                vzrt::net::NetError::AddressInUse { .. } => Failure::because(Exit::AddressInUse, "Unable to add the address", &e),
+                vzrt::net::NetError::AddressInUse { .. } => {
+                    Failure::because(Exit::AddressInUse, "Unable to add the address", &e)
+                }
                 _ => fail(&e),
             })?;
         }
@@ -165,7 +169,8 @@ fn in_root(edit: impl Fn(&guest::Root) -> Result<(), guest::Error>) -> Result<()
 
 /// The passwords of the request, hashed on the host.
 pub(super) fn password_edits(request: &SetRequest) -> Result<Vec<PasswordEdit>, Failure> {
-    let bad = |e: &(dyn std::error::Error + 'static)| Failure::because(Exit::ChangePassword, "Unable to set the password", e);
+    let bad =
+        |e: &(dyn std::error::Error + 'static)| Failure::because(Exit::ChangePassword, "Unable to set the password", e);
     request
         .changes
         .iter()
@@ -177,7 +182,8 @@ pub(super) fn password_edits(request: &SetRequest) -> Result<Vec<PasswordEdit>, 
             let hash = match guest::SecretHash::from_crypted(password.reveal()) {
                 // V7 scripts hand in hashes; a plain password never looks like one.
                 Ok(hash) if password.reveal().starts_with('$') => hash,
-                _ => guest::hash_password(&guest::Password::new(password.reveal()).map_err(|e| bad(&e))?).map_err(|e| bad(&e))?,
+                _ => guest::hash_password(&guest::Password::new(password.reveal()).map_err(|e| bad(&e))?)
+                    .map_err(|e| bad(&e))?,
             };
             Ok(PasswordEdit { user: user.parse().map_err(|e: guest::BadUserName| bad(&e))?, hash })
         })
@@ -197,11 +203,13 @@ pub(super) fn set_password(inside: &Inside, edit: &PasswordEdit) -> Result<(), F
 pub(super) fn resize(node: &Node, container: &Subject) -> Result<(), Failure> {
     let limits = container.settings.disk_limits().effective();
     let file = decide::image_file(&container.ve_private);
-    let fail = |e: &(dyn std::error::Error + 'static)| Failure::because(Exit::QuotaSet, "Unable to set the disk limits", e);
+    let fail =
+        |e: &(dyn std::error::Error + 'static)| Failure::because(Exit::QuotaSet, "Unable to set the disk limits", e);
     if container.settings.tree.is_some() && file.is_file() {
         let Limit::Of(space_kib) = limits.space_kib.hard else {
-            return Err(Failure::new(Exit::QuotaSet, "Unable to set the disk limits")
-                .why("this host has no quota for directories, so the private area is an image, and an image has a size"));
+            return Err(Failure::new(Exit::QuotaSet, "Unable to set the disk limits").why(
+                "this host has no quota for directories, so the private area is an image, and an image has a size",
+            ));
         };
         return match image::grow(&file, Size::Usable(space_kib)) {
             Ok(Grown::Unchanged) => Ok(()),
@@ -209,7 +217,9 @@ pub(super) fn resize(node: &Node, container: &Subject) -> Result<(), Failure> {
                 tracing::info!("The private area has {space_kib} KiB now");
                 Ok(())
             }
-            Err(e @ image::Error::NeedsCapSysResource(_)) => Err(fail(&e).hint("Stop the container, set the size with --save, and start it.")),
+            Err(e @ image::Error::NeedsCapSysResource(_)) => {
+                Err(fail(&e).hint("Stop the container, set the size with --save, and start it."))
+            }
             Err(e @ image::Error::Shrink { .. }) => Err(fail(&e).hint("A private area on an image can only grow.")),
             Err(e) => Err(fail(&e)),
         };
