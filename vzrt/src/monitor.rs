@@ -20,7 +20,7 @@ use crate::launch::{Launched, chain, exec_init, launch};
 use crate::lock::{Lock, LockError};
 use crate::net::Probe;
 use crate::plan::Plan;
-use crate::state::{RunDir, State, boot_id, start_ticks};
+use crate::state::{RunDir, Running, State, boot_id, start_ticks};
 use crate::verbs::VerbError;
 use crate::{cgroup, sys, teardown};
 
@@ -92,10 +92,7 @@ fn run(plan: &Plan, host: &cgroup::Host, probe: Probe, report: &Channel) -> ! {
 type Alive = nix::fcntl::Flock<std::fs::File>;
 
 fn begin(plan: &Plan, host: &cgroup::Host, probe: Probe, run: &RunDir) -> Result<(Launched, Alive), Trouble> {
-    nix::unistd::setsid().call(|| "setsid()")?;
-    // Signals meant for the command that is starting us are not meant for us, and those of a terminal can't reach us any more.
-    SigSet::empty().thread_set_mask().call(|| "sigprocmask()")?;
-    nix::unistd::chdir("/").call(|| "chdir(/)")?;
+    leave_caller()?;
     let alive = run.monitor_lock()?.ok_or_else(|| Trouble::Call("another monitor of this container lives".into()))?;
     title(plan);
     let launched = launch(plan, host, Some(probe), &exec_init)?;
@@ -157,6 +154,38 @@ fn stay(plan: &Plan, host: &cgroup::Host, run: &RunDir, launched: &Launched) -> 
         return restart(plan);
     }
     Ok(())
+}
+
+/// Gives a container whose monitor died another one. It is not the parent of init, so of init's end it learns only that, not how: a reboot
+/// from inside is then a halt. Its console is gone with the first monitor.
+pub(crate) fn adopt(plan: &Plan, host: &cgroup::Host, running: &Running) -> Result<(), Failed> {
+    let (ours, theirs) = Channel::pair()?;
+    if sys::clone3(&sys::Clone::default()).call(|| "clone3(monitor)")?.is_some() {
+        drop(theirs);
+        // The other side closes its end once it holds the monitor's lock.
+        return ours.receive().map(drop);
+    }
+    drop(ours);
+    let run = RunDir::new(&plan.vz.run_dir);
+    let attend = || -> Result<(), Failed> {
+        leave_caller()?;
+        let Some(_alive) = run.monitor_lock()? else { return Ok(()) };
+        title(plan);
+        detach()?;
+        drop(theirs);
+        poll(&mut [PollFd::new(&running.init, PollFlags::IN)], None).call(|| "poll(init)")?;
+        tracing::info!("Container has stopped");
+        clear(plan, host, &run);
+        Ok(())
+    };
+    sys::exit_now(i32::from(attend().is_err()))
+}
+
+/// A session of its own, no directory held, no signal blocked: those of the command that is starting us are not meant for us.
+fn leave_caller() -> Result<(), Failed> {
+    nix::unistd::setsid().call(|| "setsid()")?;
+    SigSet::empty().thread_set_mask().call(|| "sigprocmask()")?;
+    nix::unistd::chdir("/").call(|| "chdir(/)")
 }
 
 /// Clears up after init. True when it was ours to do, and is done.

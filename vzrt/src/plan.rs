@@ -106,6 +106,8 @@ pub enum Disk {
     Image {
         /// The image file.
         file: PathBuf,
+        /// What it should hold, in KiB: a smaller one is grown before it is mounted.
+        space_kib: Option<u64>,
     },
 }
 

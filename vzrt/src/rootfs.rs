@@ -139,7 +139,13 @@ fn make_mountpoint(path: &Path) -> Result<(), RootError> {
 /// The private area as a detached, idmapped mount.
 fn private_area(plan: &RootPlan, shift: BorrowedFd) -> Result<OwnedFd, RootError> {
     let area = match &plan.disk {
-        Disk::Image { file } => {
+        Disk::Image { file, space_kib } => {
+            // For who could not grow it while it was mounted (that takes CAP_SYS_RESOURCE) and saved the size for now. A smaller size was
+            // refused when it was set.
+            match space_kib.map(|kib| quota::image::grow(file, quota::image::Size::Usable(kib))) {
+                None | Some(Ok(_) | Err(quota::image::Error::Shrink { .. })) => {}
+                Some(Err(e)) => return Err(DiskError::from(e).into()),
+            }
             let device = quota::image::attach(file).map_err(DiskError::from)?;
             quota::image::mount(&device).map_err(DiskError::from)?
         }

@@ -93,7 +93,12 @@ pub fn settle(run: &RunDir, host: &cgroup::Host) -> Result<Condition, VerbError>
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let condition = condition(run)?;
-        if matches!(condition, Condition::Running(_)) {
+        if let Condition::Running(running) = &condition {
+            let alone = run.monitor_lock()?.is_some();
+            if let Some(plan) = run.plan()?.filter(|_| alone) {
+                run.take_back()?;
+                monitor::adopt(&plan, host, running)?;
+            }
             return Ok(condition);
         }
         let Some(journal) = run.journal()? else {

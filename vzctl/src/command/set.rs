@@ -137,7 +137,7 @@ fn apply_stopped(
         return Err(Failure::new(Exit::InvalidValue, "The container is mounted: unmount it for an offline resize"));
     }
     if request.save && before.settings.disk_limits() != after.settings.disk_limits() {
-        live::resize(&context.node, after)?;
+        live::resize(&context.node, after, true)?;
     }
     let passwords = live::password_edits(request)?;
     if passwords.is_empty() {

@@ -55,7 +55,11 @@ fn disk(node: &Node, container: &Subject, private: &Path) -> Result<Disk, Failur
     // Only an area over a template tree can have an image in it: there the private directory is ours. A whole tree is the container's own,
     // and a file of that name in it is nothing but a file.
     if container.settings.tree.is_some() && image.is_file() {
-        return Ok(Disk::Image { file: image });
+        let space_kib = match container.settings.disk_limits().effective().space_kib.hard {
+            quota::Limit::Of(kib) => Some(kib),
+            quota::Limit::Unlimited => None,
+        };
+        return Ok(Disk::Image { file: image, space_kib });
     }
     let limits = container.settings.disk_limits();
     match (wants_quota(node, container), support(private)?, project_id(container)) {
@@ -95,7 +99,7 @@ pub(super) fn describe(root: &RootPlan) -> String {
         Disk::Project { id, limits } => {
             format!("project quota {id}, {} KiB, {} inodes", limits.space_kib, limits.inodes)
         }
-        Disk::Image { file } => format!("image {}", file.display()),
+        Disk::Image { file, .. } => format!("image {}", file.display()),
     };
     format!("{layers}; {disk}")
 }

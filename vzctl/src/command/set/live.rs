@@ -124,7 +124,7 @@ impl Live<'_> {
         if self.before.settings.disk_limits() == self.after.settings.disk_limits() {
             return Ok(());
         }
-        resize(&self.context.node, self.after)
+        resize(&self.context.node, self.after, self.request.save)
     }
 
     /// Host name and name servers: in the kernel, and in the container's files.
@@ -200,7 +200,7 @@ pub(super) fn set_password(inside: &Inside, edit: &PasswordEdit) -> Result<(), F
 }
 
 /// Brings the bound of the private area in line with the configuration.
-pub(super) fn resize(node: &Node, container: &Subject) -> Result<(), Failure> {
+pub(super) fn resize(node: &Node, container: &Subject, saved: bool) -> Result<(), Failure> {
     let limits = container.settings.disk_limits().effective();
     let file = decide::image_file(&container.ve_private);
     let fail =
