@@ -145,8 +145,14 @@ fn verbs() -> Vec<Command> {
         of_container("status", "Print what a container is doing").arg(flag("json", "As JSON")),
         of_container("set", "Change a container's parameters, while it runs or for its next start")
             .args(request::set_args()),
-        of_container("enter", "A root shell in a container")
-            .arg(words("exec", "COMMAND").long("exec").help("Run this instead")),
+        of_container("enter", "A root shell in a container").arg(
+            Arg::new("exec")
+                .long("exec")
+                .value_name("COMMAND")
+                .num_args(1..)
+                .allow_hyphen_values(true)
+                .help("Run this instead"),
+        ),
         of_container("exec", "Run a command line by the shell in a container; ends with 8 if it failed")
             .arg(words("command", "COMMAND")),
         of_container("exec2", "The same, ending with the command's own status").arg(words("command", "COMMAND")),

@@ -9,6 +9,7 @@ use crate::config::Node;
 use crate::config::container::{Container, ContainerError};
 use crate::config::idrange::Bases;
 use crate::config::settings::{Change, Settings};
+use crate::config::values::Feature;
 
 /// A container's configuration, resolved on a node.
 #[derive(Debug, Clone)]
@@ -67,8 +68,11 @@ impl Subject {
     /// The doors in the system call filter that its features open. A 32-bit template gets the one that its C library can't do without.
     #[must_use]
     pub fn doors(&self) -> Vec<policy::Feature> {
-        let named = self.settings.features.iter().filter(|(_, on)| **on);
-        let mut doors: Vec<policy::Feature> = named.filter_map(|(feature, _)| feature.name().parse().ok()).collect();
+        let open = self.settings.features.iter().filter_map(|(feature, on)| match feature {
+            Feature::Door(door) if *on => Some(*door),
+            _ => None,
+        });
+        let mut doors: Vec<policy::Feature> = open.collect();
         let is_32_bit =
             |t: &String| ["-x86", "-i386", "-i686"].iter().any(|s| t.ends_with(s) || t.contains(&format!("{s}-")));
         if self.settings.ostemplate.as_ref().is_some_and(is_32_bit) {

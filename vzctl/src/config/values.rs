@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
+use vzrt::policy;
+
 use super::document::{check_path_value, check_value};
 
 pub use vzrt::net::Address;
@@ -300,12 +302,19 @@ pub enum Feature {
     Bridge,
     /// An NFS server.
     Nfsd,
+    /// A door in the system call filter: ours, OpenVZ had no filter.
+    Door(policy::Feature),
 }
 
 impl Feature {
-    /// All of them, in the order of vzctl 4's table.
-    pub const ALL: [Self; 8] =
+    /// Those of vzctl 4, in the order of its table.
+    const ORIGINAL: [Self; 8] =
         [Self::Sysfs, Self::Nfs, Self::Sit, Self::Ipip, Self::Ppp, Self::Ipgre, Self::Bridge, Self::Nfsd];
+
+    /// All of them: vzctl 4's, then ours.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::ORIGINAL.into_iter().chain(policy::Feature::ALL.into_iter().map(Self::Door))
+    }
 
     /// As it is written.
     #[must_use]
@@ -319,17 +328,21 @@ impl Feature {
             Self::Ipgre => "ipgre",
             Self::Bridge => "bridge",
             Self::Nfsd => "nfsd",
+            Self::Door(door) => door.name(),
         }
     }
 
     pub(crate) fn parse_list(value: &str) -> Result<Vec<(Self, bool)>, BadValue> {
         let one = |word: &str| {
             let expected = || {
-                format!("a feature and on or off, as in nfs:on; there are {}", joined(Self::ALL.map(Self::name), ", "))
+                format!(
+                    "a feature and on or off, as in nfs:on; there are {}",
+                    joined(Self::all().map(Self::name), ", ")
+                )
             };
             let bad = || BadValue::new(word, expected());
             let (name, switch) = word.split_once(':').ok_or_else(bad)?;
-            let feature = Self::ALL.into_iter().find(|f| f.name() == name).ok_or_else(bad)?;
+            let feature = Self::all().find(|f| f.name() == name).ok_or_else(bad)?;
             Ok((feature, on_off(switch).map_err(|_| bad())?))
         };
         words(value).map(one).collect()

@@ -217,8 +217,13 @@ pub(super) fn resize(node: &Node, container: &Subject, saved: bool) -> Result<()
                 tracing::info!("The private area has {space_kib} KiB now");
                 Ok(())
             }
+            // What is saved is made true by the next start.
+            Err(e @ image::Error::NeedsCapSysResource(_)) if saved => {
+                tracing::warn!("Warning: the private area grows at the next start: {}", chain(&e));
+                Ok(())
+            }
             Err(e @ image::Error::NeedsCapSysResource(_)) => {
-                Err(fail(&e).hint("Stop the container, set the size with --save, and start it."))
+                Err(fail(&e).hint("With --save it grows at the next start."))
             }
             Err(e @ image::Error::Shrink { .. }) => Err(fail(&e).hint("A private area on an image can only grow.")),
             Err(e) => Err(fail(&e)),
