@@ -106,11 +106,12 @@ fn send(passed: bool) -> Result<(), Error> {
 fn shell(job: &Job, rows: u16, columns: u16) -> Result<(), Error> {
     let console =
         || fs_err::OpenOptions::new().read(true).write(true).open("/dev/hvc0").map(|file| file.into_parts().0);
+    let mut greeting = console()?; // held: a terminal that nobody has open forgets its size
     let mut stty = Command::new("stty");
     stty.args(["sane", "rows", &rows.to_string(), "cols", &columns.to_string(), "--file=/dev/hvc0"]);
     run(stty)?;
     writeln!(
-        console()?,
+        greeting,
         "The checkout is in {}; /vz has project quota; `exit` ends the machine.",
         job.checkout.display()
     )?;
