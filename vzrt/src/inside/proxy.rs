@@ -58,28 +58,32 @@ impl Pipes {
         drop(self.inner);
         let signals = Signals::block()?;
         let Stdio { input, output, error } = self.outer;
-        let (mut input, mut output, mut error) = (Some(input), Some(output), Some(error));
+        // Never blocking: a program that waits for us to take its output does not read, and we must not wait for it to.
+        rustix::io::ioctl_fionbio(&input, true).call(|| "ioctl(FIONBIO)")?;
+        let (mut input, mut output, mut error) = (Some(Feed::new(input)), Some(output), Some(error));
         let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
         let mut ended = false;
         while !(ended && output.is_none() && error.is_none()) {
             let (mut watched, mut fds) = (Vec::new(), Vec::new());
-            let mut watch = |what: Event, fd| {
+            let mut watch = |what: Event, fd, flags| {
                 watched.push(what);
-                fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+                fds.push(PollFd::from_borrowed_fd(fd, flags));
             };
-            watch(Event::Signal, signals.0.as_fd());
+            watch(Event::Signal, signals.0.as_fd(), PollFlags::IN);
             // Read only while the program can take it: what is typed ahead is not lost to a program that has gone.
-            if input.is_some() {
-                watch(Event::Input, stdin.as_fd());
+            match &input {
+                Some(feed) if feed.left().is_empty() => watch(Event::Input, stdin.as_fd(), PollFlags::IN),
+                Some(feed) => watch(Event::Input, feed.to.as_fd(), PollFlags::OUT),
+                None => {}
             }
             if let Some(fd) = &output {
-                watch(Event::Output, fd.as_fd());
+                watch(Event::Output, fd.as_fd(), PollFlags::IN);
             }
             if let Some(fd) = &error {
-                watch(Event::Error, fd.as_fd());
+                watch(Event::Error, fd.as_fd(), PollFlags::IN);
             }
             if !ended {
-                watch(Event::Ended, program.as_fd());
+                watch(Event::Ended, program.as_fd(), PollFlags::IN);
             }
             // After the end only what is in the pipes already is fetched.
             let patience = ended.then_some(Timespec { tv_sec: 0, tv_nsec: 0 });
@@ -99,7 +103,7 @@ impl Pipes {
             for event in ready {
                 let open = match event {
                     Event::Signal => signals.pass_on(program),
-                    Event::Input => feed(stdin.as_fd(), input.as_ref()),
+                    Event::Input => input.as_mut().is_some_and(|feed| feed.step(stdin.as_fd())),
                     Event::Output => drain(output.as_ref(), &mut stdout.lock()),
                     Event::Error => drain(error.as_ref(), &mut stderr.lock()),
                     Event::Ended => false,
@@ -127,11 +131,39 @@ enum Event {
     Ended,
 }
 
-/// Copies once from ours to the pipe; false at the end of either.
-fn feed(from: BorrowedFd, to: Option<&OwnedFd>) -> bool {
-    let mut buffer = [0u8; 16384];
-    let (Some(to), Ok(n)) = (to, rustix::io::read(from, &mut buffer)) else { return false };
-    n > 0 && write_all(to.as_fd(), &buffer[..n])
+/// Standard input on its way to the program: what has been read and not yet taken.
+struct Feed {
+    to: OwnedFd,
+    buffer: Vec<u8>,
+    taken: usize,
+}
+
+impl Feed {
+    fn new(to: OwnedFd) -> Self {
+        Self { to, buffer: vec![0; 16384], taken: 16384 }
+    }
+
+    fn left(&self) -> &[u8] {
+        &self.buffer[self.taken..]
+    }
+
+    /// Reads more if all has been taken, then writes what the pipe has room for; false at the end of either.
+    fn step(&mut self, from: BorrowedFd) -> bool {
+        if self.left().is_empty() {
+            self.buffer.resize(16384, 0);
+            match rustix::io::read(from, &mut self.buffer) {
+                Ok(n) if n > 0 => self.buffer.truncate(n),
+                _ => return false,
+            }
+            self.taken = 0;
+        }
+        match rustix::io::write(&self.to, self.left()) {
+            Ok(n) => self.taken += n,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(_) => return false,
+        }
+        true
+    }
 }
 
 /// Copies once from the pipe to ours; false at the end of either.
