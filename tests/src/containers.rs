@@ -116,9 +116,10 @@ impl Node {
     /// There is none.
     #[track_caller]
     pub fn cgroup_file(&self, ctid: u32, names: &[&str]) -> String {
-        let found = self.cgroups(ctid).into_iter().find_map(|directory| {
-            names.iter().find_map(|name| fs_err::read_to_string(directory.join(name)).ok())
-        });
+        let found = self
+            .cgroups(ctid)
+            .into_iter()
+            .find_map(|directory| names.iter().find_map(|name| fs_err::read_to_string(directory.join(name)).ok()));
         found.unwrap_or_else(|| panic!("no {names:?} in a cgroup of CT {ctid}")).trim_end().to_owned()
     }
 
@@ -147,7 +148,9 @@ impl Node {
             let entries = fs_err::read_dir(self.path(part)).into_iter().flatten().flatten();
             left.extend(entries.map(|entry| format!("file {}", entry.path().display())));
         }
-        left.extend(self.close());
+        // The empty parent of all containers' cgroups belongs to the node, and stays for the next.
+        let parent = format!("/{}", self.name());
+        left.extend(self.close().into_iter().filter(|line| !(line.starts_with("cgroup ") && line.ends_with(&parent))));
         left
     }
 }

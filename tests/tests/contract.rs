@@ -81,9 +81,13 @@ fn a_running_container_is_not_taken_apart() {
     let Some(node) = running_busybox("a_running_container_is_not_taken_apart") else { return };
     refused(&node, &["destroy", "101"], 32, "Container is currently running. Stop it first.");
     refused(&node, &["umount", "101"], 32, "Container is running -- stop it first");
-    refused(&node, &["create", "101", "--ostemplate", "busybox"], 44, {
-        &format!("Private area already exists in {}", node.path("private/101").display())
-    });
+    let private = node.path("private/101").display().to_string();
+    refused(
+        &node,
+        &["create", "101", "--ostemplate", "busybox"],
+        44,
+        &format!("Private area already exists in {private}"),
+    );
     node.vzctl(["set", "101", "--private", "/elsewhere", "--save"]).fails_with(32);
     assert_eq!(node.status(101), "CTID 101 exist mounted running");
 }
@@ -97,9 +101,13 @@ fn a_container_that_is_locked_is_9_and_its_holder_is_named() {
     let mut holder = node.command("vzctl", ["--quiet", "stop", "101"]).spawn().expect("vzctl");
     let root = node.path("root/101");
     assert!(tests::wait::wait_until(Duration::from_secs(10), || root.join("begun").exists()));
-    for words in
-        [&["start", "101"][..], &["stop", "101"], &["destroy", "101"], &["set", "101", "--ram", "200M"], &["umount", "101"]]
-    {
+    for words in [
+        &["start", "101"][..],
+        &["stop", "101"],
+        &["destroy", "101"],
+        &["set", "101", "--ram", "200M"],
+        &["umount", "101"],
+    ] {
         let outcome = node.vzctl(words).fails_with(9);
         let mut lines = outcome.stderr.lines();
         assert_eq!(lines.next(), Some("Container already locked"), "{words:?}");
@@ -141,9 +149,12 @@ fn a_configuration_that_is_broken_is_told_and_nothing_begun() {
 fn a_template_that_is_missing_is_91_and_one_that_is_cut_off_is_refused() {
     let test = "a_template_that_is_missing_is_91_and_one_that_is_cut_off_is_refused";
     let Some(node) = node_with(test, "busybox") else { return };
-    refused(&node, &["create", "101", "--ostemplate", "no-such-template"], 91, {
-        "Creation of container private area failed"
-    });
+    refused(
+        &node,
+        &["create", "101", "--ostemplate", "no-such-template"],
+        91,
+        "Creation of container private area failed",
+    );
     for name in ["../busybox", "a b", "$(touch x)", "x;y"] {
         let outcome = node.vzctl(["create", "101", "--ostemplate", name]);
         assert!([21, 91].contains(&outcome.code), "{name}: {outcome:?}");
@@ -191,7 +202,10 @@ fn an_address_that_another_container_has_is_78() {
     node.done(["start", "102"]);
     let configured = node.configured(102, "IP_ADDRESS");
     let taken = node.vzctl(["set", "102", "--ipadd", "10.78.1.1", "--save"]).fails_with(78);
-    assert!(taken.stderr.contains("Error: failed to apply some parameters, not saving configuration file!"), "{taken:?}");
+    assert!(
+        taken.stderr.contains("Error: failed to apply some parameters, not saving configuration file!"),
+        "{taken:?}"
+    );
     assert_eq!(node.configured(102, "IP_ADDRESS"), configured, "nothing was saved");
 }
 

@@ -102,30 +102,14 @@ fn a_fast_stop_asks_nobody() {
 
 #[test]
 fn an_init_that_does_not_halt_is_killed_after_the_stop_timeout() {
-    let Some(node) = node_with("an_init_that_does_not_halt_is_killed_after_the_stop_timeout", "busybox") else {
-        return;
-    };
-    node.done(["create", "101", "--ostemplate", "busybox"]);
-    node.done(["mount", "101"]);
-    // An init that ignores what it is told, and a halt that does nothing.
-    let root = node.path("root/101");
-    for (file, text) in [
-        ("sbin/init", "#!/bin/sh\ntrap '' TERM INT HUP USR1 USR2\nwhile :; do sleep 1; done\n"),
-        ("sbin/halt", "#!/bin/sh\nexit 0\n"),
-    ] {
-        fs_err::remove_file(root.join(file)).expect("the template has it");
-        fs_err::write(root.join(file), text).expect("writable");
-        std::os::unix::fs::chown(root.join(file), None, None).expect("there");
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs_err::set_permissions(root.join(file), mode).expect("there");
-    }
-    node.done(["umount", "101"]);
+    let Some(node) = running_busybox("an_init_that_does_not_halt_is_killed_after_the_stop_timeout") else { return };
+    // A halt that does nothing, and an init that ignores what it is told.
+    node.inside("for f in halt init; do rm /sbin/$f; printf '#!/bin/sh\\n' > /sbin/$f; chmod 755 /sbin/$f; done");
+    node.inside("echo \"trap '' TERM INT HUP USR1 USR2; while :; do sleep 1; done\" >> /sbin/init");
+    node.done(["stop", "101", "--fast"]);
     node.done(["start", "101"]);
     let said = node.done(["stop", "101", "--stop-timeout", "1"]);
-    assert_eq!(
-        said,
-        "Stopping container ...\nKilling container ...\nContainer was stopped\nContainer is unmounted\n"
-    );
+    assert_eq!(said, "Stopping container ...\nKilling container ...\nContainer was stopped\nContainer is unmounted\n");
 }
 
 #[test]
@@ -188,12 +172,11 @@ fn a_script_of_the_host_runs_inside_whether_the_container_runs_or_not() {
         return;
     };
     let script = node.path("script");
-    fs_err::write(&script, "#!/bin/sh\necho \"$(id -u) $(ls /etc/hostname) $(cat /proc/1/comm)\"\nexit $STATUS0\n")
-        .expect("writable");
+    fs_err::write(&script, "#!/bin/sh\necho \"$(id -u) $(ls /etc/hostname)\"\n").expect("writable");
     let path = script.display().to_string();
-    assert!(node.done(["runscript", "101", &path]).starts_with("0 /etc/hostname "));
+    assert!(node.done(["runscript", "101", &path]).starts_with("0 /etc/hostname"));
     node.done(["stop", "101"]);
-    assert!(node.done(["runscript", "101", &path]).starts_with("0 /etc/hostname "));
+    assert!(node.done(["runscript", "101", &path]).starts_with("0 /etc/hostname"));
     assert_eq!(node.status(101), "CTID 101 exist unmounted down", "it was there for the script only");
     fs_err::write(&script, "exit 7\n").expect("writable");
     assert_eq!(node.vzctl(["runscript", "101", &path]).code, 7);
