@@ -17,7 +17,7 @@ use crate::channel::{Channel, Message, Trouble};
 use crate::error::{Call, Failed};
 use crate::interrupt::Interrupt;
 use crate::launch::{Launched, chain, exec_init, launch};
-use crate::lock::{Lock, LockError};
+use crate::lock::{CLEARING, Lock, LockError};
 use crate::net::Probe;
 use crate::plan::Plan;
 use crate::state::{RunDir, Running, State, boot_id, start_ticks};
@@ -201,7 +201,7 @@ fn clear(plan: &Plan, host: &cgroup::Host, run: &RunDir) -> bool {
         if run.is_handed_over() {
             return false;
         }
-        match Lock::take(&plan.vz.lock_file, "cleaning up", Duration::from_millis(50)) {
+        match Lock::take(&plan.vz.lock_file, CLEARING, Duration::from_millis(50)) {
             Ok(lock) => break lock,
             Err(LockError::Held { .. }) if Instant::now() < deadline => {}
             Err(e) => {
