@@ -75,10 +75,9 @@ fn run(plan: &Plan, host: &cgroup::Host, probe: Probe, report: &Channel) -> ! {
             sys::exit_now(1);
         }
     };
-    if report.send(&Message::Done, None).is_err() {
-        // The command was killed: the start is off, and init with it. The next command finds the journal.
-        let _ = rustix::process::pidfd_send_signal(&launched.pidfd, rustix::process::Signal::KILL);
-        sys::exit_now(1);
+    if let Err(e) = report.send(&Message::Done, None) {
+        // The command was killed. Init runs, and another command may have seen it do so by now: it stays.
+        tracing::debug!("nobody waits for this start any more: {e}");
     }
     match stay(plan, host, &run, &launched) {
         Ok(()) => sys::exit_now(0),
