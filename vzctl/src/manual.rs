@@ -90,10 +90,14 @@ fn after(name: &str, out: &mut impl Write) -> io::Result<()> {
             roff.control("TP", []).text([bold(item.as_str())]).text([roman(what.as_str())]);
         }
     };
-    let own = |items: &[(&str, &str)]| items.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Vec<_>>();
+    let own =
+        |items: &[(&str, &str)]| items.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Vec<_>>();
     match programs().into_iter().find(|(program, ..)| *program == name) {
         Some((_, Codes::Table, _)) => list("EXIT STATUS", &exit_codes()),
-        _ => list("EXIT STATUS", &own(&[("0", "Everything asked for was done."), ("other", "It was not; standard error says why.")])),
+        _ => list(
+            "EXIT STATUS",
+            &own(&[("0", "Everything asked for was done."), ("other", "It was not; standard error says why.")]),
+        ),
     }
     list(
         "FILES",
@@ -105,7 +109,10 @@ fn after(name: &str, out: &mut impl Write) -> io::Result<()> {
             ("/vz/private/CTID, /vz/root/CTID", "A container's files, and where they are mounted."),
         ]),
     );
-    list("ENVIRONMENT", &own(&[("VZ_CONFDIR", "The configuration directory in place of /etc/vz; --config-dir wins over it.")]));
+    list(
+        "ENVIRONMENT",
+        &own(&[("VZ_CONFDIR", "The configuration directory in place of /etc/vz; --config-dir wins over it.")]),
+    );
     let others = programs().into_iter().map(|(n, ..)| n).filter(|n| *n != name).map(|n| format!("{n}({SECTION})"));
     roff.control("SH", ["SEE ALSO"]).text([roman(others.collect::<Vec<_>>().join(", "))]);
     roff.to_writer(out)
@@ -177,7 +184,8 @@ mod tests {
         let mut look = |command: &Command, heading: &str, of_all: &str| {
             let Some(part) = section(text, heading) else { return missing.push(format!("## {heading}")) };
             for arg in command.get_arguments().filter(|a| !a.is_hide_set()) {
-                let names = arg.get_long().map(|l| format!("--{l}")).or_else(|| arg.get_short().map(|s| format!("-{s}")));
+                let names =
+                    arg.get_long().map(|l| format!("--{l}")).or_else(|| arg.get_short().map(|s| format!("-{s}")));
                 let Some(option) = names.filter(|o| o != "--help" && o != "--version") else { continue };
                 if !says(part, &option) && !says(of_all, &option) {
                     missing.push(format!("{heading}: {option}"));
@@ -214,18 +222,27 @@ mod tests {
                 known.extend(arg.get_long_and_visible_aliases().into_iter().flatten().map(|l| format!("--{l}")));
             }
         }
-        let words = text.split(|c: char| !(c.is_alphanumeric() || c == '-' || c == '_')).filter(|w| w.starts_with("--"));
-        let strange: Vec<&str> = words.filter(|w| w.len() > 3 && !w[2..].starts_with('-')).filter(|w| !known.iter().any(|k| k == w)).collect();
+        let words =
+            text.split(|c: char| !(c.is_alphanumeric() || c == '-' || c == '_')).filter(|w| w.starts_with("--"));
+        let strange: Vec<&str> = words
+            .filter(|w| w.len() > 3 && !w[2..].starts_with('-'))
+            .filter(|w| !known.iter().any(|k| k == w))
+            .collect();
         assert!(strange.is_empty(), "docs/commands.md names options that no command has: {strange:?}");
     }
 
     #[test]
     fn the_reference_of_commands_has_every_exit_code_with_its_meaning() {
         let text = commands_md();
-        let gone: Vec<String> =
-            exit_codes().into_iter().map(|(code, what)| format!("| {code} | {what} |")).filter(|row| !text.contains(row.as_str())).collect();
+        let gone: Vec<String> = exit_codes()
+            .into_iter()
+            .map(|(code, what)| format!("| {code} | {what} |"))
+            .filter(|row| !text.contains(row.as_str()))
+            .collect();
         assert!(gone.is_empty(), "docs/commands.md lacks these rows:\n{}", gone.join("\n"));
-        for (code, exit) in [("0", vzctl::Exit::Success), ("8", vzctl::Exit::ExecFailed), ("167", vzctl::Exit::SnapshotList)] {
+        for (code, exit) in
+            [("0", vzctl::Exit::Success), ("8", vzctl::Exit::ExecFailed), ("167", vzctl::Exit::SnapshotList)]
+        {
             assert_eq!(code, u8::from(exit).to_string());
             assert!(exit_codes().iter().any(|(c, what)| c == code && !what.is_empty()), "{code}");
         }
@@ -240,7 +257,11 @@ mod tests {
         for (name, _, program) in programs() {
             assert!(page(&format!("{name}.8")).contains(".SH \"EXIT STATUS\""), "{name}");
             for sub in program.get_subcommands() {
-                assert!(page(&format!("{name}-{}.8", sub.get_name())).contains(".SH NAME"), "{name} {}", sub.get_name());
+                assert!(
+                    page(&format!("{name}-{}.8", sub.get_name())).contains(".SH NAME"),
+                    "{name} {}",
+                    sub.get_name()
+                );
             }
         }
         assert!(page("vzctl-set.8").contains("physpages"));
