@@ -110,9 +110,11 @@ fn apply(
     match request.setmode {
         Some(SetMode::Restart) if !late.is_empty() => return Ok(true),
         Some(SetMode::Ignore) if !late.is_empty() => return Err(Failure::new(Exit::Running, "")),
-        None if !late.is_empty() => tracing::warn!(
-            "WARNING: Some of the parameters could not be applied to a running container.\n\tPlease consider using --setmode option"
-        ),
+        None if !late.is_empty() => {
+            // Two messages: one message is one line, whoever chose its text.
+            tracing::warn!("WARNING: Some of the parameters could not be applied to a running container.");
+            tracing::warn!("\tPlease consider using --setmode option");
+        }
         _ => {}
     }
     let plan = context.run_dir().plan().map_err(|e| super::system(&e))?;
