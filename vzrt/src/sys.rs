@@ -100,10 +100,18 @@ pub(crate) fn mount_set_flags(mount: BorrowedFd, set: u64) -> io::Result<()> {
 /// # Errors
 /// The kernel's.
 pub(crate) fn make_all_private() -> io::Result<()> {
-    let attr = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
     let root =
         rustix::fs::open("/", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
-    mount_setattr(std::os::fd::AsFd::as_fd(&root), libc::AT_RECURSIVE, &attr)
+    make_private(std::os::fd::AsFd::as_fd(&root))
+}
+
+/// Makes a mount and every mount below it private.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn make_private(mount: BorrowedFd) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    mount_setattr(mount, libc::AT_RECURSIVE, &attr)
 }
 
 fn mount_setattr(mount: BorrowedFd, flags: i32, attr: &libc::mount_attr) -> io::Result<()> {
