@@ -140,6 +140,29 @@ pub(crate) fn cloexec_all_above_stderr() -> io::Result<()> {
     if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Closes every descriptor, the standard ones included (close_range(2), Linux 5.9): for a process that only waits for its end.
+pub(crate) fn close_all() {
+    // SAFETY: called where the process uses no descriptor any more and runs no destructor (it waits to be killed).
+    unsafe { libc::syscall(libc::SYS_close_range, 0u32, u32::MAX, 0) };
+}
+
+/// Closes the descriptors above standard error that came with the process from whoever ran the command: ours are all close-on-exec, so
+/// those without the flag are not ours. For a process that outlives the command: a lock or a pipe of the caller's must not.
+///
+/// # Errors
+/// `/proc/self/fd` can't be read.
+pub(crate) fn close_inherited() -> io::Result<()> {
+    let names = std::fs::read_dir("/proc/self/fd")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    for fd in names.filter(|&fd: &RawFd| fd > libc::STDERR_FILENO).collect::<Vec<_>>() {
+        // SAFETY: F_GETFD reads a flag; a number that is closed by now (that of the directory just read) gives -1.
+        if unsafe { libc::fcntl(fd, libc::F_GETFD) } == 0 {
+            // SAFETY: without FD_CLOEXEC, so no object of this program owns it.
+            unsafe { libc::close(fd) };
+        }
+    }
+    Ok(())
+}
+
 /// Ends the process at once, running no destructor: for a forked child, whose copies of the parent's objects must not be cleaned up twice.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit never returns and runs nothing.
