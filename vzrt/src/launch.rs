@@ -48,6 +48,7 @@ pub(crate) fn launch(
     // By descriptor and detached: the way to it by name is closed to everybody but the host's root.
     let root = rootfs::clone_mounted(&plan.vz.root.mountpoint)?;
     let (ours, theirs) = Channel::pair()?;
+    container::forget_caller(&plan.spec)?;
     let child = {
         let _time = TimeNamespace::enter(&plan.spec)?;
         let _owner = NamespaceOwner::become_(plan)?;
@@ -226,6 +227,8 @@ fn run_child(birth: &Birth) -> ! {
         Ok(()) => {
             sys::ignore_dead_children();
             if birth.channel.send(&Message::Done, None).is_ok() {
+                // It never becomes another program, so nothing would close by itself what it has of the host's.
+                sys::close_all();
                 loop {
                     nix::unistd::pause();
                 }

@@ -100,10 +100,18 @@ pub(crate) fn mount_set_flags(mount: BorrowedFd, set: u64) -> io::Result<()> {
 /// # Errors
 /// The kernel's.
 pub(crate) fn make_all_private() -> io::Result<()> {
-    let attr = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
     let root =
         rustix::fs::open("/", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
-    mount_setattr(std::os::fd::AsFd::as_fd(&root), libc::AT_RECURSIVE, &attr)
+    make_private(std::os::fd::AsFd::as_fd(&root))
+}
+
+/// Makes a mount and every mount below it private.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn make_private(mount: BorrowedFd) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    mount_setattr(mount, libc::AT_RECURSIVE, &attr)
 }
 
 fn mount_setattr(mount: BorrowedFd, flags: i32, attr: &libc::mount_attr) -> io::Result<()> {
@@ -130,6 +138,29 @@ pub(crate) fn cloexec_all_above_stderr() -> io::Result<()> {
     // SAFETY: touches descriptor flags only; no descriptor is closed, so no owner is left with a dangling one.
     let r = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Closes every descriptor, the standard ones included (close_range(2), Linux 5.9): for a process that only waits for its end.
+pub(crate) fn close_all() {
+    // SAFETY: called where the process uses no descriptor any more and runs no destructor (it waits to be killed).
+    unsafe { libc::syscall(libc::SYS_close_range, 0u32, u32::MAX, 0) };
+}
+
+/// Closes the descriptors above standard error that came with the process from whoever ran the command: ours are all close-on-exec, so
+/// those without the flag are not ours. For a process that outlives the command: a lock or a pipe of the caller's must not.
+///
+/// # Errors
+/// `/proc/self/fd` can't be read.
+pub(crate) fn close_inherited() -> io::Result<()> {
+    let names = std::fs::read_dir("/proc/self/fd")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    for fd in names.filter(|&fd: &RawFd| fd > libc::STDERR_FILENO).collect::<Vec<_>>() {
+        // SAFETY: F_GETFD reads a flag; a number that is closed by now (that of the directory just read) gives -1.
+        if unsafe { libc::fcntl(fd, libc::F_GETFD) } == 0 {
+            // SAFETY: without FD_CLOEXEC, so no object of this program owns it.
+            unsafe { libc::close(fd) };
+        }
+    }
+    Ok(())
 }
 
 /// Ends the process at once, running no destructor: for a forked child, whose copies of the parent's objects must not be cleaned up twice.

@@ -23,6 +23,7 @@ use crate::plan::Plan;
 use crate::state::Running;
 use crate::{container, sys};
 
+pub(crate) use proxy::as_stdio;
 pub use terminal::TerminalEnd;
 
 /// How long an edit of the container's files may take.
@@ -247,6 +248,7 @@ impl<'a> Inside<'a> {
     /// The way in, in the child.
     fn go_in(&self, entry: &Entry) -> Result<(), Trouble> {
         sys::cloexec_all_above_stderr().call(|| "close_range(CLOEXEC)")?;
+        container::forget_caller(&self.plan.spec)?;
         entry.enter_self().map_err(|e| Trouble::Limits(chain(&e)))?;
         // One call for all (Linux 5.8); the kernel joins the user namespace first, so the rest is joined with its rights.
         let all = CloneFlags::CLONE_NEWUSER
@@ -258,8 +260,6 @@ impl<'a> Inside<'a> {
             | CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
         setns(&self.running.init, all).call(|| "setns(the container's namespaces)")?;
         container::become_root()?;
-        // Changing ids may have made the process dumpable, where the host's fs.suid_dumpable says so.
-        nix::sys::prctl::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
         nix::unistd::chdir("/").call(|| "chdir(/)")?;
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         Ok(())

@@ -28,7 +28,7 @@ impl Stdio {
 }
 
 /// Makes these the standard descriptors of this process.
-pub(super) fn as_stdio(input: &OwnedFd, output: &OwnedFd, error: &OwnedFd) -> Result<(), Failed> {
+pub(crate) fn as_stdio(input: &OwnedFd, output: &OwnedFd, error: &OwnedFd) -> Result<(), Failed> {
     rustix::stdio::dup2_stdin(input)
         .and_then(|()| rustix::stdio::dup2_stdout(output))
         .and_then(|()| rustix::stdio::dup2_stderr(error))
@@ -46,6 +46,8 @@ impl Pipes {
     pub(super) fn new() -> Result<Self, Failed> {
         let pipe = || pipe_with(PipeFlags::CLOEXEC).call(|| "pipe2()");
         let ((in_read, in_write), (out_read, out_write), (err_read, err_write)) = (pipe()?, pipe()?, pipe()?);
+        // A program that writes more than it reads would otherwise wait for us to take its output while we wait for it to take its input.
+        rustix::fs::fcntl_setfl(&in_write, rustix::fs::OFlags::NONBLOCK).call(|| "fcntl(O_NONBLOCK)")?;
         Ok(Self {
             inner: Stdio { input: in_read, output: out_write, error: err_write },
             outer: Stdio { input: in_write, output: out_read, error: err_read },
@@ -61,16 +63,23 @@ impl Pipes {
         let (mut input, mut output, mut error) = (Some(input), Some(output), Some(error));
         let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
         let mut ended = false;
+        // Read from the caller and not yet taken by the program.
+        let mut pending = Vec::new();
         while !(ended && output.is_none() && error.is_none()) {
             let (mut watched, mut fds) = (Vec::new(), Vec::new());
             let mut watch = |what: Event, fd| {
                 watched.push(what);
-                fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+                fds.push(PollFd::from_borrowed_fd(
+                    fd,
+                    if what == Event::Room { PollFlags::OUT } else { PollFlags::IN },
+                ));
             };
             watch(Event::Signal, signals.0.as_fd());
             // Read only while the program can take it: what is typed ahead is not lost to a program that has gone.
-            if input.is_some() {
-                watch(Event::Input, stdin.as_fd());
+            match &input {
+                Some(_) if pending.is_empty() => watch(Event::Input, stdin.as_fd()),
+                Some(fd) => watch(Event::Room, fd.as_fd()),
+                None => {}
             }
             if let Some(fd) = &output {
                 watch(Event::Output, fd.as_fd());
@@ -99,13 +108,14 @@ impl Pipes {
             for event in ready {
                 let open = match event {
                     Event::Signal => signals.pass_on(program),
-                    Event::Input => feed(stdin.as_fd(), input.as_ref()),
+                    Event::Input => fetch(stdin.as_fd(), &mut pending) && feed(&mut pending, input.as_ref()),
+                    Event::Room => feed(&mut pending, input.as_ref()),
                     Event::Output => drain(output.as_ref(), &mut stdout.lock()),
                     Event::Error => drain(error.as_ref(), &mut stderr.lock()),
                     Event::Ended => false,
                 };
                 match event {
-                    Event::Input if !open => input = None,
+                    Event::Input | Event::Room if !open => input = None,
                     Event::Output if !open => output = None,
                     Event::Error if !open => error = None,
                     Event::Ended => (ended, input) = (true, None),
@@ -118,20 +128,36 @@ impl Pipes {
 }
 
 /// What poll said there is.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Event {
     Signal,
     Input,
+    Room,
     Output,
     Error,
     Ended,
 }
 
-/// Copies once from ours to the pipe; false at the end of either.
-fn feed(from: BorrowedFd, to: Option<&OwnedFd>) -> bool {
+/// Reads once from ours; false at the end.
+fn fetch(from: BorrowedFd, pending: &mut Vec<u8>) -> bool {
     let mut buffer = [0u8; 16384];
-    let (Some(to), Ok(n)) = (to, rustix::io::read(from, &mut buffer)) else { return false };
-    n > 0 && write_all(to.as_fd(), &buffer[..n])
+    let Ok(n) = rustix::io::read(from, &mut buffer) else { return false };
+    pending.extend_from_slice(&buffer[..n]);
+    n > 0
+}
+
+/// Writes to the pipe what it has room for; false when nobody reads it any more.
+fn feed(pending: &mut Vec<u8>, to: Option<&OwnedFd>) -> bool {
+    let Some(to) = to else { return false };
+    while !pending.is_empty() {
+        match rustix::io::write(to, pending) {
+            Ok(n) => drop(pending.drain(..n)),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => break,
+            Err(_) => return false,
+        }
+    }
+    true
 }
 
 /// Copies once from the pipe to ours; false at the end of either.
