@@ -84,7 +84,7 @@ lint: ## formatting and clippy, no warnings
 # A configuration that is there already is its owner's: never overwritten, never removed. Where ours differs it goes beside it as .new.
 install: ## vzctl, its other names, configuration, man pages, completions, boot unit; DESTDIR and PREFIX honoured
 	@test -x $(VZCTL) || { echo "there is no $(VZCTL): make build"; exit 1; }
-	install -d $(ROOT)/etc/vz/names $(SBIN) $(SHARE)/man/man8 $(SHARE)/doc/vz $(UNITS)
+	install -d $(ROOT)/etc/vz/names $(SBIN) $(SHARE)/man/man8 $(SHARE)/doc/vz/docs $(UNITS)
 	strip --strip-debug -o $(SBIN)/.vzctl.new $(VZCTL) && chmod 755 $(SBIN)/.vzctl.new && mv $(SBIN)/.vzctl.new $(SBIN)/vzctl
 	for name in $(NAMES); do ln -sf vzctl $(SBIN)/$$name; done
 	@set -e; keep() { \
@@ -93,7 +93,8 @@ install: ## vzctl, its other names, configuration, man pages, completions, boot 
 	cd vzctl/etc; for file in vz.conf conf/* dists/*; do keep 644 "$$file" "$(ROOT)/etc/vz/$$file"; done; \
 	keep 755 vz.init $(ROOT)/etc/init.d/vz
 	install -m 644 vzctl/etc/vz.service $(UNITS)/vz.service
-	install -m 644 README.md LICENSE docs/*.md $(SHARE)/doc/vz
+	install -m 644 README.md CHANGELOG.md LICENSE $(SHARE)/doc/vz
+	install -m 644 docs/*.md $(SHARE)/doc/vz/docs
 	$(VZCTL) __man $(SHARE)/man/man8
 	$(VZCTL) __completions $(SHARE)
 	@echo "installed; on a host with systemd, to start containers when it boots: systemctl enable vz"

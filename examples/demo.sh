@@ -175,7 +175,7 @@ if [ -n "$keep" ]; then
     cat <<MORE
   export PATH=$NODE/bin:\$PATH VZ_CONFDIR=$NODE/etc
   vzctl enter 101
-When you are done: vzctl stop 101 && vzctl destroy 101
+When you are done: vzctl stop 101 && vzctl destroy 101. The next run of the demo removes it too.
 MORE
     exit 0
 fi
@@ -191,5 +191,5 @@ cat <<MORE
   make install                    vzctl, vzlist, vzpkg in /usr/sbin, configuration in /etc/vz
   vzctl check                     what this host can do for containers
   docs/getting-started.md         the first hour
-The template cache stays in $NODE/template; examples/demo.sh --clean removes it.
 MORE
+[ -n "$clean" ] || echo "The template cache stays in $NODE/template; examples/demo.sh --clean removes it."

@@ -62,7 +62,7 @@ fn installing_twice_keeps_what_the_owner_changed() {
         "usr/share/man/man8/vzctl.8",
         "usr/share/man/man8/vzctl-start.8",
         "usr/share/bash-completion/completions/vzctl",
-        "usr/share/doc/vz/commands.md",
+        "usr/share/doc/vz/docs/commands.md",
         "usr/lib/systemd/system/vz.service",
     ] {
         assert!(first.contains(file), "{file} was not installed");
