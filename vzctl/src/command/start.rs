@@ -12,7 +12,7 @@ use crate::{Exit, Failure, decide};
 pub(super) fn run(context: &Context) -> Outcome {
     let container = context.container()?;
     if flag(context, "dry-run") {
-        return dry_run(context, &container);
+        return dry_run(context, container);
     }
     let _lock = context.lock("starting")?;
     let host = context.cgroups()?;
@@ -119,8 +119,8 @@ fn wait_until_up(context: &Context) -> Result<(), Failure> {
     }
 }
 
-fn dry_run(context: &Context, container: &Subject) -> Outcome {
-    let plan = decide::plan(&context.node, container)?;
+fn dry_run(context: &Context, container: Subject) -> Outcome {
+    let plan = decide::plan(&context.node, &decide::with_prospective_ids(&context.node, container)?)?;
     let text = if context.request.json {
         serde_json::to_string_pretty(&plan).map_err(|e| Failure::from_error(Exit::System, &e))?
     } else {
