@@ -33,13 +33,33 @@ pub(crate) struct Cloned {
 /// The kernel's; `EDEADLK` with more than one thread, as a lock held by another thread would stay locked in the child for ever.
 pub(crate) fn clone3(request: &Clone) -> io::Result<Option<Cloned>> {
     single_threaded()?;
+    let cgroup = request.cgroup.map(|fd| fd.as_raw_fd());
+    // SAFETY: one thread only (checked).
+    unsafe { clone3_unchecked(request.namespaces, cgroup, libc::SIGCHLD as u64) }
+}
+
+/// clone3(2) of a sibling: a further child of the caller's parent (`CLONE_PARENT`), where the caller's `setns` says. `None` in the sibling.
+///
+/// For a process that [`clone3`] has made, and that has one thread because of that: its `/proc` may be a container's by now, which is not to
+/// be asked.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn clone_sibling() -> io::Result<Option<Cloned>> {
+    // SAFETY: one thread only: nothing of this program starts another after a clone.
+    unsafe { clone3_unchecked(libc::CLONE_PARENT as u64, None, 0) }
+}
+
+/// # Safety
+/// The caller has one thread only, so that locks and allocator are consistent in the child.
+unsafe fn clone3_unchecked(flags: u64, cgroup: Option<RawFd>, exit_signal: u64) -> io::Result<Option<Cloned>> {
     let mut pidfd: RawFd = -1;
     let mut args = libc::clone_args {
-        flags: request.namespaces | libc::CLONE_PIDFD as u64,
+        flags: flags | libc::CLONE_PIDFD as u64,
         pidfd: std::ptr::from_mut(&mut pidfd) as u64,
         child_tid: 0,
         parent_tid: 0,
-        exit_signal: libc::SIGCHLD as u64,
+        exit_signal,
         stack: 0,
         stack_size: 0,
         tls: 0,
@@ -47,12 +67,12 @@ pub(crate) fn clone3(request: &Clone) -> io::Result<Option<Cloned>> {
         set_tid_size: 0,
         cgroup: 0,
     };
-    if let Some(fd) = request.cgroup {
+    if let Some(fd) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = fd.as_raw_fd() as u64;
+        args.cgroup = fd as u64;
     }
     // SAFETY: args is a valid clone_args of the size given; no stack and no CLONE_VM, so the child runs on a copy of this memory like
-    // after fork; one thread only (checked), so that copy is consistent.
+    // after fork; one thread only (the caller's promise), so that copy is consistent.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_mut(&mut args), size_of::<libc::clone_args>()) };
     match pid {
         -1 => Err(io::Error::last_os_error()),
