@@ -19,6 +19,11 @@ pub(crate) struct Channel(OwnedFd);
 /// What is said over it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Message {
+    /// Child: I have made a process, which is yours; the descriptor that comes along is its pidfd.
+    Born {
+        /// Its process id on the host.
+        pid: i32,
+    },
     /// Parent: your id maps are written.
     Mapped,
     /// Child: all is built; the descriptor that comes along is the master of my console or terminal.

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::MemfdFlags;
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::channel::Trouble;
 use crate::error::{Call, Failed};
+use crate::inside::as_stdio;
 use crate::interrupt::Interrupt;
 use crate::plan::{Hooks, Plan};
 use crate::{container, sys};
@@ -100,13 +101,24 @@ impl Script {
 
     /// Runs it by the container's shell, in a process of its own; the caller is inside already, and fully root there.
     ///
+    /// That shell is a program of the container's, and may be anything: it gets no descriptor of the command's (a terminal to listen on, a
+    /// directory to climb out of), but an anonymous file, empty to read from, and what it writes is told afterwards.
+    ///
     /// # Errors
     /// It failed, or did not end within five minutes.
     pub fn run_inside(&self, plan: &Plan, ve_state: &str) -> Result<(), Trouble> {
-        let failed = |end: String| Trouble::Hook { script: self.name.clone(), end };
+        let output = memfd_create("output", MemfdFlags::CLOEXEC).call(|| "memfd_create()")?;
+        let failed = |end: String| {
+            let said = last_words(&output);
+            let end = if said.is_empty() { end } else { format!("{end}: {}", said.join("; ")) };
+            Trouble::Hook { script: self.name.clone(), end }
+        };
         let Some(child) = sys::clone3(&sys::Clone::default()).call(|| "clone3()")? else {
-            let Err(trouble) = self.exec(plan, ve_state);
-            tracing::error!("{trouble}");
+            let done =
+                as_stdio(&output, &output, &output).map_err(Trouble::from).and_then(|()| self.exec(plan, ve_state));
+            let Err(trouble) = done;
+            // Into the file: whoever waits reads it there.
+            let _ = writeln!(std::io::stderr(), "{trouble}");
             sys::exit_now(127);
         };
         if !wait_for(&child.pidfd, INSIDE_TIMEOUT)? {
@@ -115,7 +127,10 @@ impl Script {
             return Err(failed("timed out".into()));
         }
         match waitpid(child.pid, None).call(|| "waitpid()")? {
-            WaitStatus::Exited(_, 0) => Ok(()),
+            WaitStatus::Exited(_, 0) => {
+                last_words(&output).iter().for_each(|line| tracing::info!("{line}"));
+                Ok(())
+            }
             WaitStatus::Exited(_, code) => Err(failed(format!("exit status {code}"))),
             other => Err(failed(format!("{other:?}"))),
         }
@@ -123,7 +138,7 @@ impl Script {
 
     /// Becomes the shell that runs it. The text is in an anonymous file made in here, so it belongs to the container's root.
     pub(crate) fn exec(&self, plan: &Plan, ve_state: &str) -> Result<std::convert::Infallible, Trouble> {
-        let memory: OwnedFd = rustix::fs::memfd_create("script", MemfdFlags::empty()).call(|| "memfd_create()")?;
+        let memory: OwnedFd = memfd_create("script", MemfdFlags::empty()).call(|| "memfd_create()")?;
         std::fs::File::from(memory.try_clone().call(|| "dup()")?).write_all(&self.text).call(|| "write(memfd)")?;
         let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
         let mut env =
@@ -133,6 +148,15 @@ impl Script {
         container::confine(&plan.spec)?;
         exec_shell(&[path], &env)
     }
+}
+
+/// The end of what a script wrote, as lines.
+fn last_words(output: &OwnedFd) -> Vec<String> {
+    let mut bytes = [0u8; 2048];
+    let size = rustix::fs::fstat(output).map_or(0, |st| st.st_size.unsigned_abs());
+    let from = size.saturating_sub(bytes.len() as u64);
+    let n = rustix::io::pread(output, &mut bytes, from).unwrap_or(0);
+    String::from_utf8_lossy(&bytes[..n]).lines().map(str::to_owned).collect()
 }
 
 /// Becomes `bash` with these arguments, or `sh` where there is no bash.

@@ -230,6 +230,7 @@ fn restart(plan: &Plan) -> Result<(), Failed> {
 
 /// Lets go of everything of the command that started us: its terminal, its pipes, its directory.
 fn detach() -> Result<(), Failed> {
+    sys::close_inherited().call(|| "readdir(/proc/self/fd)")?;
     let null =
         rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).call(|| "open(/dev/null)")?;
     rustix::stdio::dup2_stdin(&null)

@@ -71,10 +71,18 @@ impl<T> Doing<T> for Result<T, Failed> {
     }
 }
 
-/// The mounted root once more, detached: for the container's own mount namespace.
+/// The mounted root once more, detached: for the container's own mount namespace. With what `CTID.mount` has bound below it.
+///
+/// Private: on a host whose mounts are shared (every one that systemd booted) the copy would be a peer of `VE_ROOT`, each mount made inside
+/// would show on the host and keep `VE_ROOT` busy, and pivot_root(2) would refuse.
 pub(crate) fn clone_mounted(mountpoint: &Path) -> Result<OwnedFd, Failed> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    open_tree(CWD, mountpoint, flags).call(|| format!("open_tree({})", mountpoint.display()))
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    let root = open_tree(CWD, mountpoint, flags).call(|| format!("open_tree({})", mountpoint.display()))?;
+    sys::make_private(root.as_fd()).call(|| format!("mount_setattr({}, private, recursive)", mountpoint.display()))?;
+    Ok(root)
 }
 
 /// Whether something is mounted on `path`. One statx(2) (`STATX_ATTR_MOUNT_ROOT`, Linux 5.8), no table is read.

@@ -33,13 +33,33 @@ pub(crate) struct Cloned {
 /// The kernel's; `EDEADLK` with more than one thread, as a lock held by another thread would stay locked in the child for ever.
 pub(crate) fn clone3(request: &Clone) -> io::Result<Option<Cloned>> {
     single_threaded()?;
+    let cgroup = request.cgroup.map(|fd| fd.as_raw_fd());
+    // SAFETY: one thread only (checked).
+    unsafe { clone3_unchecked(request.namespaces, cgroup, libc::SIGCHLD as u64) }
+}
+
+/// clone3(2) of a sibling: a further child of the caller's parent (`CLONE_PARENT`), where the caller's `setns` says. `None` in the sibling.
+///
+/// For a process that [`clone3`] has made, and that has one thread because of that: its `/proc` may be a container's by now, which is not to
+/// be asked.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn clone_sibling() -> io::Result<Option<Cloned>> {
+    // SAFETY: one thread only: nothing of this program starts another after a clone.
+    unsafe { clone3_unchecked(libc::CLONE_PARENT as u64, None, 0) }
+}
+
+/// # Safety
+/// The caller has one thread only, so that locks and allocator are consistent in the child.
+unsafe fn clone3_unchecked(flags: u64, cgroup: Option<RawFd>, exit_signal: u64) -> io::Result<Option<Cloned>> {
     let mut pidfd: RawFd = -1;
     let mut args = libc::clone_args {
-        flags: request.namespaces | libc::CLONE_PIDFD as u64,
+        flags: flags | libc::CLONE_PIDFD as u64,
         pidfd: std::ptr::from_mut(&mut pidfd) as u64,
         child_tid: 0,
         parent_tid: 0,
-        exit_signal: libc::SIGCHLD as u64,
+        exit_signal,
         stack: 0,
         stack_size: 0,
         tls: 0,
@@ -47,12 +67,12 @@ pub(crate) fn clone3(request: &Clone) -> io::Result<Option<Cloned>> {
         set_tid_size: 0,
         cgroup: 0,
     };
-    if let Some(fd) = request.cgroup {
+    if let Some(fd) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = fd.as_raw_fd() as u64;
+        args.cgroup = fd as u64;
     }
     // SAFETY: args is a valid clone_args of the size given; no stack and no CLONE_VM, so the child runs on a copy of this memory like
-    // after fork; one thread only (checked), so that copy is consistent.
+    // after fork; one thread only (the caller's promise), so that copy is consistent.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_mut(&mut args), size_of::<libc::clone_args>()) };
     match pid {
         -1 => Err(io::Error::last_os_error()),
@@ -95,15 +115,32 @@ pub(crate) fn mount_set_flags(mount: BorrowedFd, set: u64) -> io::Result<()> {
     mount_setattr(mount, 0, &attr)
 }
 
+/// mount_setattr(2) (Linux 5.12): clears attributes of one mount.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn mount_clear_flags(mount: BorrowedFd, clear: u64) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: 0, attr_clr: clear, propagation: 0, userns_fd: 0 };
+    mount_setattr(mount, 0, &attr)
+}
+
 /// Makes every mount below the root private, so that nothing done here reaches the host and nothing of the host comes in.
 ///
 /// # Errors
 /// The kernel's.
 pub(crate) fn make_all_private() -> io::Result<()> {
-    let attr = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
     let root =
         rustix::fs::open("/", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
-    mount_setattr(std::os::fd::AsFd::as_fd(&root), libc::AT_RECURSIVE, &attr)
+    make_private(std::os::fd::AsFd::as_fd(&root))
+}
+
+/// Makes a mount and every mount below it private.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn make_private(mount: BorrowedFd) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    mount_setattr(mount, libc::AT_RECURSIVE, &attr)
 }
 
 fn mount_setattr(mount: BorrowedFd, flags: i32, attr: &libc::mount_attr) -> io::Result<()> {
@@ -130,6 +167,29 @@ pub(crate) fn cloexec_all_above_stderr() -> io::Result<()> {
     // SAFETY: touches descriptor flags only; no descriptor is closed, so no owner is left with a dangling one.
     let r = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Closes every descriptor, the standard ones included (close_range(2), Linux 5.9): for a process that only waits for its end.
+pub(crate) fn close_all() {
+    // SAFETY: called where the process uses no descriptor any more and runs no destructor (it waits to be killed).
+    unsafe { libc::syscall(libc::SYS_close_range, 0u32, u32::MAX, 0) };
+}
+
+/// Closes the descriptors above standard error that came with the process from whoever ran the command: ours are all close-on-exec, so
+/// those without the flag are not ours. For a process that outlives the command: a lock or a pipe of the caller's must not.
+///
+/// # Errors
+/// `/proc/self/fd` can't be read.
+pub(crate) fn close_inherited() -> io::Result<()> {
+    let names = std::fs::read_dir("/proc/self/fd")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    for fd in names.filter(|&fd: &RawFd| fd > libc::STDERR_FILENO).collect::<Vec<_>>() {
+        // SAFETY: F_GETFD reads a flag; a number that is closed by now (that of the directory just read) gives -1.
+        if unsafe { libc::fcntl(fd, libc::F_GETFD) } == 0 {
+            // SAFETY: without FD_CLOEXEC, so no object of this program owns it.
+            unsafe { libc::close(fd) };
+        }
+    }
+    Ok(())
 }
 
 /// Ends the process at once, running no destructor: for a forked child, whose copies of the parent's objects must not be cleaned up twice.

@@ -118,10 +118,26 @@ fn mapping(base: u32, count: u32) -> Result<LinuxIdMapping, oci_spec::OciSpecErr
     LinuxIdMappingBuilder::default().container_id(0u32).host_id(base).size(count).build()
 }
 
-/// What a process of a freshly booted Debian has, whatever shell the container was started from.
+/// What a process of a freshly booted Debian has, whatever shell the container was started from. Not the numbers of processes and pending
+/// signals: the kernel sets these by the size of the machine.
 fn rlimits() -> Result<Vec<PosixRlimit>, oci_spec::OciSpecError> {
-    [(PosixRlimitType::RlimitNofile, 1024u64, 524_288u64), (PosixRlimitType::RlimitCore, 0, u64::MAX)]
+    use PosixRlimitType as T;
+    const UNLIMITED: u64 = u64::MAX;
+    let unlimited =
+        [T::RlimitCpu, T::RlimitFsize, T::RlimitData, T::RlimitRss, T::RlimitAs, T::RlimitLocks, T::RlimitRttime];
+    let limited = [
+        (T::RlimitNofile, 1024, 524_288),
+        (T::RlimitCore, 0, UNLIMITED),
+        (T::RlimitStack, 8 << 20, UNLIMITED),
+        (T::RlimitMemlock, 8 << 20, 8 << 20),
+        (T::RlimitMsgqueue, 819_200, 819_200),
+        (T::RlimitNice, 0, 0),
+        (T::RlimitRtprio, 0, 0),
+    ];
+    unlimited
+        .map(|typ| (typ, UNLIMITED, UNLIMITED))
         .into_iter()
+        .chain(limited)
         .map(|(typ, soft, hard)| PosixRlimitBuilder::default().typ(typ).soft(soft).hard(hard).build())
         .collect()
 }

@@ -19,7 +19,7 @@ use crate::guest;
 use crate::plan::{GuestPlan, Plan};
 use crate::{seccomp, sys};
 
-pub(crate) use dev::open_pty;
+pub(crate) use dev::{HostNodes, bind_into_running, open_pty, own_nodes};
 
 /// Where the root is put for a moment, to become `/`: a directory that every host has and that is not needed any more once the device nodes
 /// are in hand. Not `/proc` or `/sys`: while those are covered, the kernel gives a user namespace no new ones.
@@ -29,12 +29,34 @@ const PLACE: &str = "/dev";
 pub(crate) fn become_root() -> Result<(), Failed> {
     setgroups(&[]).call(|| "setgroups()")?;
     setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0)).call(|| "setresgid(0)")?;
-    setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).call(|| "setresuid(0)")
+    setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).call(|| "setresuid(0)")?;
+    // Until it is a program of the container's nobody inside may trace it or look at its descriptors; changing ids may have made it
+    // dumpable, where the host's fs.suid_dumpable says so.
+    nix::sys::prctl::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")
+}
+
+/// Lets go of the priority and the resource limits of whoever ran the command: a container started by a service that the OOM killer must
+/// spare, or by a backup job with `nice` and `ulimit`, is not to live like it. To be called while still the host's root, for it takes that
+/// to raise a limit or a priority; what this host's root may not raise stays.
+pub(crate) fn forget_caller(spec: &Spec) -> Result<(), Failed> {
+    match std::fs::write("/proc/self/oom_score_adj", "0") {
+        Err(e) if e.kind() != std::io::ErrorKind::PermissionDenied => {
+            return Err(e).call(|| "write(/proc/self/oom_score_adj, 0)");
+        }
+        _ => {}
+    }
+    match rustix::process::setpriority_process(None, 0) {
+        Err(e) if e != rustix::io::Errno::ACCESS && e != rustix::io::Errno::PERM => {
+            return Err(e).call(|| "setpriority(0)");
+        }
+        _ => {}
+    }
+    spec.process().as_ref().map_or(Ok(()), limits)
 }
 
 /// Builds the inside: cgroup namespace, host name, mounts, `/dev`, the root. Afterwards `/` is the container's, and nothing of the host's
 /// file system can be reached. Gives the master side of `/dev/console`.
-pub(crate) fn build(plan: &Plan, root: &OwnedFd) -> Result<OwnedFd, Failed> {
+pub(crate) fn build(plan: &Plan, root: &OwnedFd, granted: &HostNodes) -> Result<OwnedFd, Failed> {
     let spec = &plan.spec;
     // After the process is in its cgroup: the namespace's root is wherever its maker is.
     unshare(CloneFlags::CLONE_NEWCGROUP).call(|| "unshare(CLONE_NEWCGROUP)")?;
@@ -48,7 +70,8 @@ pub(crate) fn build(plan: &Plan, root: &OwnedFd) -> Result<OwnedFd, Failed> {
     let nodes = dev::hold_host_nodes(&plan.vz.dev_nodes)?;
     mounts::attach_at(root, PLACE)?;
     mounts::mount_all(root.as_fd(), spec)?;
-    dev::bind_nodes(root.as_fd(), nodes)?;
+    dev::bind_nodes(root.as_fd(), &nodes)?;
+    dev::bind_nodes(root.as_fd(), granted)?;
     dev::links(root.as_fd())?;
     let console = dev::console(root.as_fd())?;
     pivot(root)?;
@@ -101,24 +124,29 @@ pub(crate) fn confine(spec: &Spec) -> Result<(), Failed> {
     process.map_or(Ok(()), capabilities)
 }
 
-/// Resource limits of the plan, not of whoever called us. Raising a hard limit takes CAP_SYS_RESOURCE of the *host*, which is gone by now and
-/// which some hosts' root never had: what can't be raised stays.
+/// Resource limits of the plan, not of whoever called us. Raising a hard limit takes CAP_SYS_RESOURCE of the *host*, which only
+/// [`forget_caller`] may still have, and which some hosts' root never had: what can't be raised stays.
 fn limits(process: &Process) -> Result<(), Failed> {
     for limit in process.rlimits().iter().flatten() {
-        let Some(resource) = rlimit_of(limit.typ()) else { continue };
-        let now = rustix::process::getrlimit(resource);
-        let hard = now.maximum.map_or(limit.hard(), |m| m.min(limit.hard()));
+        let resource = rlimit_of(limit.typ());
         let as_option = |v: u64| (v != u64::MAX).then_some(v);
-        let new = rustix::process::Rlimit { current: as_option(limit.soft().min(hard)), maximum: as_option(hard) };
-        rustix::process::setrlimit(resource, new).call(|| format!("setrlimit({:?})", limit.typ()))?;
+        let set = |hard: u64| {
+            let (current, maximum) = (as_option(limit.soft().min(hard)), as_option(hard));
+            rustix::process::setrlimit(resource, rustix::process::Rlimit { current, maximum })
+        };
+        let done = match set(limit.hard()) {
+            Err(rustix::io::Errno::PERM) => set(rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX)),
+            r => r,
+        };
+        done.call(|| format!("setrlimit({:?})", limit.typ()))?;
     }
     Ok(())
 }
 
-fn rlimit_of(t: oci_spec::runtime::PosixRlimitType) -> Option<rustix::process::Resource> {
+fn rlimit_of(t: oci_spec::runtime::PosixRlimitType) -> rustix::process::Resource {
     use oci_spec::runtime::PosixRlimitType as T;
     use rustix::process::Resource as R;
-    Some(match t {
+    match t {
         T::RlimitNofile => R::Nofile,
         T::RlimitCore => R::Core,
         T::RlimitNproc => R::Nproc,
@@ -126,8 +154,16 @@ fn rlimit_of(t: oci_spec::runtime::PosixRlimitType) -> Option<rustix::process::R
         T::RlimitStack => R::Stack,
         T::RlimitMsgqueue => R::Msgqueue,
         T::RlimitSigpending => R::Sigpending,
-        _ => return None,
-    })
+        T::RlimitCpu => R::Cpu,
+        T::RlimitFsize => R::Fsize,
+        T::RlimitData => R::Data,
+        T::RlimitRss => R::Rss,
+        T::RlimitAs => R::As,
+        T::RlimitLocks => R::Locks,
+        T::RlimitNice => R::Nice,
+        T::RlimitRtprio => R::Rtprio,
+        T::RlimitRttime => R::Rttime,
+    }
 }
 
 /// Bounding, effective and permitted as planned; inheritable and ambient empty (CVE-2022-24769 was a set left full).

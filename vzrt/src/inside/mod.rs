@@ -1,6 +1,6 @@
 //! Doing something inside a running container: a command, a shell, a script, an edit of its files.
 //!
-//! The process that goes in is born in the container's cgroup and process id namespace, joins the user namespace first and then all others,
+//! The process that goes in is born in the container's cgroup and in all its namespaces,
 //! and takes nothing of the host along: no descriptor but the pipes or the terminal made for it, no variable, no directory. It is not
 //! dumpable, so no process inside can trace it or look at its descriptors before it has become a program of the container.
 
@@ -23,6 +23,7 @@ use crate::plan::Plan;
 use crate::state::Running;
 use crate::{container, sys};
 
+pub(crate) use proxy::as_stdio;
 pub use terminal::TerminalEnd;
 
 /// How long an edit of the container's files may take.
@@ -161,6 +162,15 @@ impl<'a> Inside<'a> {
         })
     }
 
+    /// Makes devices of the host appear in the container's `/dev`; names are those below the host's `/dev`.
+    ///
+    /// # Errors
+    /// The host has no such device, or the container keeps its place from being taken.
+    pub fn grant_devices(&self, names: &[String]) -> Result<(), InsideError> {
+        let nodes = container::own_nodes(&self.plan.vz.run_dir, self.plan.vz.ids, names)?;
+        self.edit(EDIT_TIMEOUT, || Ok(container::bind_into_running(&nodes)?))
+    }
+
     /// Asks the container's init to halt: by its own `halt`, as vzctl did, and where there is none by the signal systemd takes for it.
     /// Comes back at once or within seconds; whether the container then halts is for the caller to see.
     pub(crate) fn halt(&self) {
@@ -213,6 +223,10 @@ impl<'a> Inside<'a> {
 
     /// Makes a process inside. `work` runs in it and normally becomes another program; a failure goes over `channel`, or to standard error
     /// where there is none, and ends it with 127, the shells' status for what could not be run.
+    ///
+    /// A process of ours goes first: it joins everything while it is still out of the container's sight (a process id namespace is joined by
+    /// the children of who sets it, not by itself), and then makes the process proper as our child. Whatever shows in the container's
+    /// `/proc` is of the container already: not dumpable is enough to hide descriptors and memory, but `mountinfo` and `net` anyone may read.
     fn spawn(
         &self,
         channel: Option<&Channel>,
@@ -224,29 +238,34 @@ impl<'a> Inside<'a> {
             .container(&self.running.state.cgroup, self.running.state.ctid)
             .exec_entry()
             .map_err(|e| Trouble::Limits(chain(&e)))?;
-        let outside = std::fs::File::open("/proc/self/ns/pid").call(|| "open(/proc/self/ns/pid)")?;
-        // A process id namespace is joined by the children of who sets it, not by itself.
-        setns(&self.running.init, CloneFlags::CLONE_NEWPID).call(|| "setns(the container's pid namespace)")?;
-        let cloned = sys::clone3(&sys::Clone { namespaces: 0, cgroup: Some(entry.cgroup2()) })
-            .call(|| "clone3(into the container)");
-        if let Ok(None) = cloned {
-            let Err(trouble) = self.go_in(&entry).and_then(|()| work(channel));
-            let told = match channel {
-                Some(channel) => channel.send(&Message::Failed(trouble), None).is_ok(),
-                None => {
-                    use std::io::Write;
-                    writeln!(std::io::stderr(), "{trouble}").is_ok()
-                }
+        let (ours, theirs) = Channel::pair()?;
+        let first = sys::clone3(&sys::Clone { cgroup: Some(entry.cgroup2()), ..sys::Clone::default() })
+            .call(|| "clone3(into the container's cgroup)")?;
+        let Some(first) = first else {
+            let made = self.go_in(&entry).and_then(|()| Ok(sys::clone_sibling().call(|| "clone3(CLONE_PARENT)")?));
+            let told = match made {
+                Ok(None) => run(channel, work),
+                Ok(Some(child)) => theirs.send(&Message::Born { pid: child.pid.as_raw() }, Some(child.pidfd.as_fd())),
+                Err(trouble) => theirs.send(&Message::Failed(trouble), None),
             };
-            sys::exit_now(if told { NOT_RUN } else { 1 });
+            sys::exit_now(i32::from(told.is_err()));
+        };
+        drop(theirs);
+        let said = ours.receive()?;
+        waitpid(first.pid, None).call(|| "waitpid()")?;
+        match said {
+            Some((Message::Born { pid }, Some(pidfd))) => {
+                Ok(sys::Cloned { pid: nix::unistd::Pid::from_raw(pid), pidfd })
+            }
+            Some((Message::Failed(trouble), _)) => Err(trouble.into()),
+            _ => Err(Trouble::Call("the process on its way into the container died".into()).into()),
         }
-        setns(&outside, CloneFlags::CLONE_NEWPID).call(|| "setns(the host's pid namespace)")?;
-        cloned?.ok_or_else(|| Failed::new("clone3()", "no child").into())
     }
 
-    /// The way in, in the child.
+    /// The way in, for a process of its own.
     fn go_in(&self, entry: &Entry) -> Result<(), Trouble> {
         sys::cloexec_all_above_stderr().call(|| "close_range(CLOEXEC)")?;
+        container::forget_caller(&self.plan.spec)?;
         entry.enter_self().map_err(|e| Trouble::Limits(chain(&e)))?;
         // One call for all (Linux 5.8); the kernel joins the user namespace first, so the rest is joined with its rights.
         let all = CloneFlags::CLONE_NEWUSER
@@ -255,11 +274,10 @@ impl<'a> Inside<'a> {
             | CloneFlags::CLONE_NEWIPC
             | CloneFlags::CLONE_NEWUTS
             | CloneFlags::CLONE_NEWCGROUP
+            | CloneFlags::CLONE_NEWPID
             | CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
         setns(&self.running.init, all).call(|| "setns(the container's namespaces)")?;
         container::become_root()?;
-        // Changing ids may have made the process dumpable, where the host's fs.suid_dumpable says so.
-        nix::sys::prctl::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
         nix::unistd::chdir("/").call(|| "chdir(/)")?;
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         Ok(())
@@ -283,6 +301,22 @@ impl<'a> Inside<'a> {
             Program::Argv(argv) => exec_argv(argv, &env),
         }
     }
+}
+
+/// The life of a process inside that has not become its program yet.
+fn run(
+    channel: Option<&Channel>,
+    work: impl FnOnce(Option<&Channel>) -> Result<std::convert::Infallible, Trouble>,
+) -> ! {
+    let Err(trouble) = work(channel);
+    let told = match channel {
+        Some(channel) => channel.send(&Message::Failed(trouble), None).is_ok(),
+        None => {
+            use std::io::Write;
+            writeln!(std::io::stderr(), "{trouble}").is_ok()
+        }
+    };
+    sys::exit_now(if told { NOT_RUN } else { 1 })
 }
 
 /// The status of a process that could not become its program.

@@ -28,7 +28,7 @@ impl Stdio {
 }
 
 /// Makes these the standard descriptors of this process.
-pub(super) fn as_stdio(input: &OwnedFd, output: &OwnedFd, error: &OwnedFd) -> Result<(), Failed> {
+pub(crate) fn as_stdio(input: &OwnedFd, output: &OwnedFd, error: &OwnedFd) -> Result<(), Failed> {
     rustix::stdio::dup2_stdin(input)
         .and_then(|()| rustix::stdio::dup2_stdout(output))
         .and_then(|()| rustix::stdio::dup2_stderr(error))
@@ -46,6 +46,8 @@ impl Pipes {
     pub(super) fn new() -> Result<Self, Failed> {
         let pipe = || pipe_with(PipeFlags::CLOEXEC).call(|| "pipe2()");
         let ((in_read, in_write), (out_read, out_write), (err_read, err_write)) = (pipe()?, pipe()?, pipe()?);
+        // A program that writes more than it reads would otherwise wait for us to take its output while we wait for it to take its input.
+        rustix::fs::fcntl_setfl(&in_write, rustix::fs::OFlags::NONBLOCK).call(|| "fcntl(O_NONBLOCK)")?;
         Ok(Self {
             inner: Stdio { input: in_read, output: out_write, error: err_write },
             outer: Stdio { input: in_write, output: out_read, error: err_read },
@@ -58,32 +60,35 @@ impl Pipes {
         drop(self.inner);
         let signals = Signals::block()?;
         let Stdio { input, output, error } = self.outer;
-        // Never blocking: a program that waits for us to take its output does not read, and we must not wait for it to.
-        rustix::io::ioctl_fionbio(&input, true).call(|| "ioctl(FIONBIO)")?;
-        let (mut input, mut output, mut error) = (Some(Feed::new(input)), Some(output), Some(error));
+        let (mut input, mut output, mut error) = (Some(input), Some(output), Some(error));
         let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
         let mut ended = false;
+        // Read from the caller and not yet taken by the program.
+        let mut pending = Vec::new();
         while !(ended && output.is_none() && error.is_none()) {
             let (mut watched, mut fds) = (Vec::new(), Vec::new());
-            let mut watch = |what: Event, fd, flags| {
+            let mut watch = |what: Event, fd| {
                 watched.push(what);
-                fds.push(PollFd::from_borrowed_fd(fd, flags));
+                fds.push(PollFd::from_borrowed_fd(
+                    fd,
+                    if what == Event::Room { PollFlags::OUT } else { PollFlags::IN },
+                ));
             };
-            watch(Event::Signal, signals.0.as_fd(), PollFlags::IN);
+            watch(Event::Signal, signals.0.as_fd());
             // Read only while the program can take it: what is typed ahead is not lost to a program that has gone.
             match &input {
-                Some(feed) if feed.left().is_empty() => watch(Event::Input, stdin.as_fd(), PollFlags::IN),
-                Some(feed) => watch(Event::Input, feed.to.as_fd(), PollFlags::OUT),
+                Some(_) if pending.is_empty() => watch(Event::Input, stdin.as_fd()),
+                Some(fd) => watch(Event::Room, fd.as_fd()),
                 None => {}
             }
             if let Some(fd) = &output {
-                watch(Event::Output, fd.as_fd(), PollFlags::IN);
+                watch(Event::Output, fd.as_fd());
             }
             if let Some(fd) = &error {
-                watch(Event::Error, fd.as_fd(), PollFlags::IN);
+                watch(Event::Error, fd.as_fd());
             }
             if !ended {
-                watch(Event::Ended, program.as_fd(), PollFlags::IN);
+                watch(Event::Ended, program.as_fd());
             }
             // After the end only what is in the pipes already is fetched.
             let patience = ended.then_some(Timespec { tv_sec: 0, tv_nsec: 0 });
@@ -103,13 +108,14 @@ impl Pipes {
             for event in ready {
                 let open = match event {
                     Event::Signal => signals.pass_on(program),
-                    Event::Input => input.as_mut().is_some_and(|feed| feed.step(stdin.as_fd())),
+                    Event::Input => fetch(stdin.as_fd(), &mut pending) && feed(&mut pending, input.as_ref()),
+                    Event::Room => feed(&mut pending, input.as_ref()),
                     Event::Output => drain(output.as_ref(), &mut stdout.lock()),
                     Event::Error => drain(error.as_ref(), &mut stderr.lock()),
                     Event::Ended => false,
                 };
                 match event {
-                    Event::Input if !open => input = None,
+                    Event::Input | Event::Room if !open => input = None,
                     Event::Output if !open => output = None,
                     Event::Error if !open => error = None,
                     Event::Ended => (ended, input) = (true, None),
@@ -122,48 +128,36 @@ impl Pipes {
 }
 
 /// What poll said there is.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Event {
     Signal,
     Input,
+    Room,
     Output,
     Error,
     Ended,
 }
 
-/// Standard input on its way to the program: what has been read and not yet taken.
-struct Feed {
-    to: OwnedFd,
-    buffer: Vec<u8>,
-    taken: usize,
+/// Reads once from ours; false at the end.
+fn fetch(from: BorrowedFd, pending: &mut Vec<u8>) -> bool {
+    let mut buffer = [0u8; 16384];
+    let Ok(n) = rustix::io::read(from, &mut buffer) else { return false };
+    pending.extend_from_slice(&buffer[..n]);
+    n > 0
 }
 
-impl Feed {
-    fn new(to: OwnedFd) -> Self {
-        Self { to, buffer: vec![0; 16384], taken: 16384 }
-    }
-
-    fn left(&self) -> &[u8] {
-        &self.buffer[self.taken..]
-    }
-
-    /// Reads more if all has been taken, then writes what the pipe has room for; false at the end of either.
-    fn step(&mut self, from: BorrowedFd) -> bool {
-        if self.left().is_empty() {
-            self.buffer.resize(16384, 0);
-            match rustix::io::read(from, &mut self.buffer) {
-                Ok(n) if n > 0 => self.buffer.truncate(n),
-                _ => return false,
-            }
-            self.taken = 0;
-        }
-        match rustix::io::write(&self.to, self.left()) {
-            Ok(n) => self.taken += n,
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+/// Writes to the pipe what it has room for; false when nobody reads it any more.
+fn feed(pending: &mut Vec<u8>, to: Option<&OwnedFd>) -> bool {
+    let Some(to) = to else { return false };
+    while !pending.is_empty() {
+        match rustix::io::write(to, pending) {
+            Ok(n) => drop(pending.drain(..n)),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => break,
             Err(_) => return false,
         }
-        true
     }
+    true
 }
 
 /// Copies once from the pipe to ours; false at the end of either.
