@@ -120,7 +120,7 @@ fn a_container_that_is_locked_is_9_and_its_holder_is_named() {
     assert_eq!(node.status(101), "CTID 101 exist mounted running");
     node.done(["exec2", "101", "true"]);
     node.vzctl(["start", "101", "--wait-lock", "1"]).fails_with(9);
-    fs_err::write(root.join("go"), "").expect("writable");
+    node.inside("touch /go");
     // Who waits gets it.
     fs_err::remove_file(script).expect("there");
     node.done(["start", "101", "--wait-lock", "60"]);

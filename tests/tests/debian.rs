@@ -8,9 +8,8 @@ use tests::node::{Node, Outcome};
 use tests::program::capture;
 use tests::wait::wait_until;
 
-const ADDRESS: &str = "10.84.0.1";
-
-fn running_debian(test: &str) -> Option<Node> {
+/// Each test has an address of its own: they may run at once.
+fn running_debian(test: &str, address: &str) -> Option<Node> {
     let node = node_with(test, "debian-12-x86_64")?;
     node.done([
         "create",
@@ -18,7 +17,7 @@ fn running_debian(test: &str) -> Option<Node> {
         "--ostemplate",
         "debian-12-x86_64",
         "--ipadd",
-        ADDRESS,
+        address,
         "--hostname",
         "deb.example.com",
     ]);
@@ -36,7 +35,7 @@ fn wait_until_running(node: &Node) {
 
 #[test]
 fn systemd_gets_to_running_and_stops_by_itself() {
-    let Some(node) = running_debian("systemd_gets_to_running_and_stops_by_itself") else { return };
+    let Some(node) = running_debian("systemd_gets_to_running_and_stops_by_itself", "10.84.0.1") else { return };
     wait_until_running(&node);
     assert_eq!(node.inside("hostname -f"), "deb.example.com");
     let said = node.done(["stop", "101", "--stop-timeout", "60"]);
@@ -48,7 +47,7 @@ fn systemd_gets_to_running_and_stops_by_itself() {
 
 #[test]
 fn a_reboot_and_a_halt_inside_are_told_apart() {
-    let Some(node) = running_debian("a_reboot_and_a_halt_inside_are_told_apart") else { return };
+    let Some(node) = running_debian("a_reboot_and_a_halt_inside_are_told_apart", "10.84.0.2") else { return };
     wait_until_running(&node);
     let init = node.process(101, "init");
     node.inside("systemctl reboot");
@@ -65,7 +64,7 @@ fn a_reboot_and_a_halt_inside_are_told_apart() {
 
 #[test]
 fn a_user_and_a_password_set_from_outside_let_in_by_su() {
-    let Some(node) = running_debian("a_user_and_a_password_set_from_outside_let_in_by_su") else { return };
+    let Some(node) = running_debian("a_user_and_a_password_set_from_outside_let_in_by_su", "10.84.0.3") else { return };
     node.inside("useradd -m -s /bin/sh someone");
     node.done(["set", "101", "--userpasswd", "someone:pass word"]);
     node.inside("useradd -m -s /bin/sh other");
@@ -78,7 +77,7 @@ fn a_user_and_a_password_set_from_outside_let_in_by_su() {
 
 #[test]
 fn ssh_from_the_host_gets_in_with_a_key() {
-    let Some(node) = running_debian("ssh_from_the_host_gets_in_with_a_key") else { return };
+    let Some(node) = running_debian("ssh_from_the_host_gets_in_with_a_key", "10.84.0.4") else { return };
     wait_until_running(&node);
     let key = node.path("key");
     let mut make = Command::new("ssh-keygen");
@@ -88,7 +87,7 @@ fn ssh_from_the_host_gets_in_with_a_key() {
     node.inside(&format!("mkdir -m 700 -p /root/.ssh; echo '{}' > /root/.ssh/authorized_keys", public.trim()));
     let mut ssh = Command::new("ssh");
     ssh.args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes"]);
-    ssh.args(["-o", "ConnectTimeout=10", "-i"]).arg(&key).args([&format!("root@{ADDRESS}"), "hostname; exit 5"]);
+    ssh.args(["-o", "ConnectTimeout=10", "-i"]).arg(&key).args([&format!("root@10.84.0.4"), "hostname; exit 5"]);
     let outcome = Outcome::of(ssh, Duration::from_secs(30)).fails_with(5);
     assert_eq!(outcome.stdout.trim(), node.inside("hostname"));
 }
