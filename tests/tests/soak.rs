@@ -59,7 +59,7 @@ fn many_containers_at_once_leave_nothing() {
     };
     each(&|id| {
         let address = format!("10.81.0.{}", id.parse::<u32>().expect("a number") - 100);
-        node.done(["create", id, "--ostemplate", "busybox", "--ipadd", &address, "--ram", "64M", "--swap", "0"]);
+        node.done(["create", id, "--ostemplate", "busybox", "--ipadd", &address]);
         node.done(["start", id]);
     });
     for ctid in &ctids {

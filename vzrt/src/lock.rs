@@ -114,6 +114,20 @@ impl Drop for Lock {
     }
 }
 
+/// Closes this process's copy of a lock that the command it was forked from holds: were the command killed, the lock would stay with us.
+pub(crate) fn close_inherited(path: &Path) {
+    let Ok(lock) = std::fs::metadata(path) else { return };
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let is_lock = |m: &std::fs::Metadata| (m.dev(), m.ino()) == (lock.dev(), lock.ino());
+    let copies = entries.filter(|e| std::fs::metadata(e.path()).is_ok_and(|m| is_lock(&m)));
+    let copies: Vec<i32> = copies.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
+    for fd in copies {
+        if let Err(e) = nix::unistd::close(fd) {
+            tracing::debug!("close({fd}): {e}");
+        }
+    }
+}
+
 /// Whether it is held by a monitor that clears up after its container's end.
 fn is_clearing(path: &Path) -> bool {
     std::fs::read_to_string(path).is_ok_and(|text| text.lines().nth(1) == Some(CLEARING))

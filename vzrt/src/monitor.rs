@@ -17,7 +17,7 @@ use crate::channel::{Channel, Message, Trouble};
 use crate::error::{Call, Failed};
 use crate::interrupt::Interrupt;
 use crate::launch::{Launched, chain, exec_init, launch};
-use crate::lock::{CLEARING, Lock, LockError};
+use crate::lock::{CLEARING, Lock, LockError, close_inherited};
 use crate::net::Probe;
 use crate::plan::Plan;
 use crate::state::{RunDir, Running, State, boot_id, start_ticks};
@@ -79,6 +79,7 @@ fn run(plan: &Plan, host: &cgroup::Host, probe: Probe, report: &Channel) -> ! {
         // The command was killed. Init runs, and another command may have seen it do so by now: it stays.
         tracing::debug!("nobody waits for this start any more: {e}");
     }
+    close_inherited(&plan.vz.lock_file);
     match stay(plan, host, &run, &launched) {
         Ok(()) => sys::exit_now(0),
         Err(e) => {
