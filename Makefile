@@ -2,7 +2,6 @@
 
 PREFIX     ?= /usr
 DESTDIR    ?=
-SYSCONFDIR ?= /etc
 DEBIAN     ?= 13
 TEST       ?=
 PACKAGE    ?=
@@ -23,6 +22,10 @@ PEERS := lxc runc
 
 # The names vzctl answers to, beside its own; one binary, many names.
 NAMES := vzlist vzpkg
+ROOT  := $(if $(DESTDIR),$(abspath $(DESTDIR)))
+SBIN  := $(ROOT)$(PREFIX)/sbin
+SHARE := $(ROOT)$(PREFIX)/share
+UNITS := $(ROOT)$(PREFIX)/lib/systemd/system
 
 .PHONY: help deps peers build build-tests test test-fast test-host test-reference reference-shell bench demo \
         install uninstall lint clean
@@ -72,29 +75,38 @@ bench: build ## our times beside lxc's, runc's and unshare's, in turn, on the sa
 	target/release/bench
 
 demo: deps build ## a container's whole life, in one go (TEMPLATE=busybox needs no network)
-	TEMPLATE=$(TEMPLATE) examples/demo.sh
+	TEMPLATE=$(TEMPLATE) VZ_BIN=$(abspath $(VZCTL)) examples/demo.sh
 
 lint: ## formatting and clippy, no warnings
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
-# A configuration that is there already is its owner's: never overwritten, never removed.
-install: ## into $(DESTDIR)$(PREFIX); needs `make build` first
-	install -D -m 755 $(VZCTL) $(DESTDIR)$(PREFIX)/sbin/vzctl
-	for name in $(NAMES); do ln -sf vzctl $(DESTDIR)$(PREFIX)/sbin/$$name; done
-	cd vzctl/etc && find . -type f | while read -r file; do \
-	    to="$(DESTDIR)$(SYSCONFDIR)/vz/$$file"; \
-	    if [ -e "$$to" ]; then echo "kept $$to"; else install -D -m 644 "$$file" "$$to"; fi; done
-	install -d $(DESTDIR)$(SYSCONFDIR)/vz/names
-	install -d $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(PREFIX)/share/vz/completions
-	$(VZCTL) __man $(DESTDIR)$(PREFIX)/share/man/man8
-	$(VZCTL) __completions $(DESTDIR)$(PREFIX)/share/vz/completions
-	install -D -m 644 vzctl/vz.service $(DESTDIR)$(PREFIX)/lib/systemd/system/vz.service
+# A configuration that is there already is its owner's: never overwritten, never removed. Where ours differs it goes beside it as .new.
+install: ## vzctl, its other names, configuration, man pages, completions, boot unit; DESTDIR and PREFIX honoured
+	@test -x $(VZCTL) || { echo "there is no $(VZCTL): make build"; exit 1; }
+	install -d $(ROOT)/etc/vz/names $(SBIN) $(SHARE)/man/man8 $(SHARE)/doc/vz/docs $(UNITS)
+	strip --strip-debug -o $(SBIN)/.vzctl.new $(VZCTL) && chmod 755 $(SBIN)/.vzctl.new && mv $(SBIN)/.vzctl.new $(SBIN)/vzctl
+	for name in $(NAMES); do ln -sf vzctl $(SBIN)/$$name; done
+	@set -e; keep() { \
+	    if [ ! -e "$$3" ]; then install -D -m $$1 "$$2" "$$3"; \
+	    elif ! cmp -s "$$2" "$$3"; then install -m $$1 "$$2" "$$3.new"; echo "kept $$3, the new one is $$3.new"; fi; }; \
+	cd vzctl/etc; for file in vz.conf conf/* dists/*; do keep 644 "$$file" "$(ROOT)/etc/vz/$$file"; done; \
+	keep 755 vz.init $(ROOT)/etc/init.d/vz
+	install -m 644 vzctl/etc/vz.service $(UNITS)/vz.service
+	install -m 644 README.md CHANGELOG.md LICENSE $(SHARE)/doc/vz
+	install -m 644 docs/*.md $(SHARE)/doc/vz/docs
+	$(VZCTL) __man $(SHARE)/man/man8
+	$(VZCTL) __completions $(SHARE)
+	@echo "installed; on a host with systemd, to start containers when it boots: systemctl enable vz"
 
-uninstall: ## what install put there; configurations and containers stay
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/sbin/,vzctl $(NAMES)) $(DESTDIR)$(PREFIX)/lib/systemd/system/vz.service
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/man/man8/,$(addsuffix *.8,vzctl $(NAMES)))
-	rm -rf $(DESTDIR)$(PREFIX)/share/vz
+uninstall: ## what install put there; configuration and containers stay
+	rm -f $(addprefix $(SBIN)/,vzctl $(NAMES)) $(UNITS)/vz.service
+	cd $(SHARE)/man/man8 && rm -f $(foreach name,vzctl $(NAMES),$(name).8 $(name)-*.8)
+	cd $(SHARE) && for name in vzctl $(NAMES); do rm -f bash-completion/completions/$$name zsh/vendor-completions/_$$name \
+	    fish/vendor_completions.d/$$name.fish; done
+	rm -rf $(SHARE)/doc/vz
+	@if cmp -s vzctl/etc/vz.init $(ROOT)/etc/init.d/vz; then rm $(ROOT)/etc/init.d/vz; fi
+	@echo "$(ROOT)/etc/vz stays"
 
 clean: ## all that was built, the reference machine's images included
 	$(CARGO) clean

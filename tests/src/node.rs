@@ -56,9 +56,10 @@ impl Node {
         // Short: it is part of socket paths (108 bytes at most).
         let directory = tempfile::Builder::new().prefix("vzt").rand_bytes(4).tempdir_in(base)?;
         let number = NODES.fetch_add(1, Ordering::Relaxed);
-        // Four letters, for an interface's name of 15 is this and a CTID: by the process and the node in it. The first
-        // is one that no kernel's or daemon's interfaces begin with, for whatever bears the name is torn down.
-        let name = format!("q{}{}", digits(std::process::id(), 2), digits(number, 1));
+        // Five letters, for an interface's name of 15 is this and a CTID: by the process and the node in it. The first
+        // is one that no kernel's or daemon's interfaces begin with, for whatever bears the name is torn down. The last
+        // is no digit: it would run into the CTID.
+        let name = format!("q{}{}x", digits(std::process::id(), 2), digits(number, 1));
         let node = Self { directory, name, binary: binary() };
         for part in ["etc/conf", "etc/names", "lock", "run", "root", "private", "dump", "template/cache"] {
             fs_err::create_dir_all(node.path(part))?;

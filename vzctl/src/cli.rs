@@ -1,6 +1,7 @@
 //! The command line of `vzctl`, from one definition: parsing, help, man page and completions all come from [`definition`].
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -70,8 +71,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, Failur
 
 fn refuse(error: &clap::Error) -> Failure {
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+        ErrorKind::DisplayHelp => {
             let _ = error.print();
+            Failure::new(Exit::Success, "")
+        }
+        ErrorKind::DisplayVersion => {
+            let _ = writeln!(std::io::stdout(), "{VERSION}");
             Failure::new(Exit::Success, "")
         }
         ErrorKind::InvalidSubcommand => {

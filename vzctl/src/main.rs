@@ -1,10 +1,13 @@
 //! One binary, many names: what it is called decides what it does.
 
+mod manual;
+
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut args: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let mut args: Vec<OsString> = std::env::args_os().collect();
     let name = args
         .first()
         .map(Path::new)
@@ -18,8 +21,21 @@ fn main() -> ExitCode {
             if let Some(first) = args.first_mut() {
                 *first = "vzctl".into();
             }
-            vzctl::command::main(args)
+            match manual::asked(&args) {
+                Some((work, dir)) => return written(manual::write(work, &dir)),
+                None => vzctl::command::main(args),
+            }
         }
     };
     ExitCode::from(code)
+}
+
+fn written(result: std::io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("{e}");
+            vzctl::Exit::System.into()
+        }
+    }
 }

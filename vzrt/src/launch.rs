@@ -47,6 +47,7 @@ pub(crate) fn launch(
     let entry = cgroup.entry().map_err(|e| Trouble::Limits(chain(&e)))?;
     // By descriptor and detached: the way to it by name is closed to everybody but the host's root.
     let root = rootfs::clone_mounted(&plan.vz.root.mountpoint)?;
+    let granted = container::own_nodes(&plan.vz.run_dir, plan.vz.ids, &plan.vz.granted_nodes)?;
     let (ours, theirs) = Channel::pair()?;
     container::forget_caller(&plan.spec)?;
     let child = {
@@ -57,7 +58,15 @@ pub(crate) fn launch(
     };
     let Some(child) = child else {
         drop(ours);
-        run_child(&Birth { plan, script: script.as_ref(), entry: &entry, root: &root, channel: &theirs, payload });
+        run_child(&Birth {
+            plan,
+            script: script.as_ref(),
+            entry: &entry,
+            root: &root,
+            granted: &granted,
+            channel: &theirs,
+            payload,
+        });
     };
     drop((theirs, root));
     idmap::write_maps(child.pid.as_raw(), plan.vz.ids)?;
@@ -216,6 +225,7 @@ struct Birth<'a> {
     script: Option<&'a hooks::Script>,
     entry: &'a cgroup::Entry,
     root: &'a OwnedFd,
+    granted: &'a container::HostNodes,
     channel: &'a Channel,
     payload: Payload<'a>,
 }
@@ -246,7 +256,7 @@ fn child(birth: &Birth) -> Result<(), Trouble> {
     expect(channel, &Message::Mapped)?;
     birth.entry.enter_self().map_err(|e| Trouble::Limits(chain(&e)))?;
     container::become_root()?;
-    let console = container::build(plan, birth.root)?;
+    let console = container::build(plan, birth.root, birth.granted)?;
     nix::unistd::setsid().call(|| "setsid()")?;
     channel.send(&Message::Ready, Some(console.as_fd()))?;
     drop(console);

@@ -45,6 +45,8 @@ pub struct Extras {
     pub guest: GuestPlan,
     /// Devices of the host bound into the container's `/dev`: paths under `/dev`, without it.
     pub dev_nodes: Vec<String>,
+    /// Devices granted to this container: paths below the host's `/dev`, without it. It gets nodes of its own for them.
+    pub granted_nodes: Vec<String>,
     /// Programs to try as init, in order; the arguments are `spec.process.args`.
     pub init: Vec<String>,
     /// What the monitor runs after the container asked for a reboot: the command line that starts it again.

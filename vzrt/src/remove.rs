@@ -88,6 +88,8 @@ fn shown(name: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+
     use super::*;
     use std::fs;
 

@@ -115,6 +115,15 @@ pub(crate) fn mount_set_flags(mount: BorrowedFd, set: u64) -> io::Result<()> {
     mount_setattr(mount, 0, &attr)
 }
 
+/// mount_setattr(2) (Linux 5.12): clears attributes of one mount.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn mount_clear_flags(mount: BorrowedFd, clear: u64) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: 0, attr_clr: clear, propagation: 0, userns_fd: 0 };
+    mount_setattr(mount, 0, &attr)
+}
+
 /// Makes every mount below the root private, so that nothing done here reaches the host and nothing of the host comes in.
 ///
 /// # Errors

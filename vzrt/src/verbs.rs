@@ -65,7 +65,7 @@ pub enum Condition {
     /// Nothing of it is in the kernel.
     Stopped,
     /// Its root is mounted.
-    Mounted(Journal),
+    Mounted(Box<Journal>),
     /// Its init lives.
     Running(Box<Running>),
 }
@@ -79,7 +79,7 @@ pub fn condition(run: &RunDir) -> Result<Condition, Failed> {
         return Ok(Condition::Running(Box::new(running)));
     }
     match run.journal()? {
-        Some(journal) if rootfs::is_mounted(&journal.root.mountpoint)? => Ok(Condition::Mounted(journal)),
+        Some(journal) if rootfs::is_mounted(&journal.root.mountpoint)? => Ok(Condition::Mounted(Box::new(journal))),
         _ => Ok(Condition::Stopped),
     }
 }

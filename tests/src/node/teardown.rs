@@ -74,7 +74,10 @@ fn mounts() -> Vec<MountInfo> {
 fn remove_cgroups(name: &str, left: &mut Vec<String>) {
     let hierarchies = mounts().into_iter().filter(|mount| matches!(mount.fs_type.as_str(), "cgroup" | "cgroup2"));
     for top in hierarchies.map(|mount| mount.mount_point.join(name)).filter(|top| top.exists()) {
-        left.push(format!("cgroup {}", top.display()));
+        // The parent of its containers' cgroups is the node's own, like its directory; what is in it is not.
+        let entries = fs_err::read_dir(&top).into_iter().flatten().flatten();
+        let children = entries.map(|e| e.path()).filter(|p| p.is_dir());
+        left.extend(children.map(|child| format!("cgroup {}", child.display())));
         if !wait_until(Duration::from_secs(5), || remove_tree(&top)) {
             left.push(format!("cgroup {} that cannot be removed", top.display()));
         }
@@ -124,7 +127,7 @@ fn delete_tables(name: &str, left: &mut Vec<String>) {
     let tables = capture(list).unwrap_or_default(); // no nft: nobody has made a table
     for table in tables.lines().filter_map(|line| line.strip_prefix("table ")) {
         let Some((family, table)) = table.split_once(' ').filter(|(_, table)| table.contains(name)) else { continue };
-        left.push(format!("nft table {family} {table}"));
+        // One for each node, made by the first container with an address and kept: no leak.
         let mut command = Command::new("nft");
         command.args(["delete", "table", family, table]);
         left.extend(capture(command).err().map(|error| error.to_string()));

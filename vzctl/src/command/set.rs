@@ -31,11 +31,10 @@ pub(super) fn run(context: &Context) -> Outcome {
     let condition = vzrt::settle(&context.run_dir(), &host).map_err(|e| failed(&e))?;
     let after = before.with(&context.node, &request.changes).map_err(conf_failure)?;
     let running = matches!(condition, Condition::Running(_));
-    let restart = apply(context, &request, &before, &after, condition, &host).map_err(|failure| {
+    let restart = apply(context, &request, &before, &after, condition, &host).inspect_err(|_| {
         if request.save {
             tracing::error!("Error: failed to apply some parameters, not saving configuration file!");
         }
-        failure
     })?;
     save(context, &request, &before, &after, running)?;
     if restart {
@@ -110,9 +109,11 @@ fn apply(
     match request.setmode {
         Some(SetMode::Restart) if !late.is_empty() => return Ok(true),
         Some(SetMode::Ignore) if !late.is_empty() => return Err(Failure::new(Exit::Running, "")),
-        None if !late.is_empty() => tracing::warn!(
-            "WARNING: Some of the parameters could not be applied to a running container.\n\tPlease consider using --setmode option"
-        ),
+        None if !late.is_empty() => {
+            // Two messages: one message is one line, whoever chose its text.
+            tracing::warn!("WARNING: Some of the parameters could not be applied to a running container.");
+            tracing::warn!("\tPlease consider using --setmode option");
+        }
         _ => {}
     }
     let plan = context.run_dir().plan().map_err(|e| super::system(&e))?;

@@ -12,7 +12,7 @@ use crate::{Exit, Failure, decide};
 pub(super) fn run(context: &Context) -> Outcome {
     let container = context.container()?;
     if flag(context, "dry-run") {
-        return dry_run(context, &container);
+        return dry_run(context, container);
     }
     let _lock = context.lock("starting")?;
     let host = context.cgroups()?;
@@ -107,8 +107,10 @@ fn wait_until_up(context: &Context) -> Result<(), Failure> {
     else {
         return Err(failed("it has stopped already".into()));
     };
-    // `--wait` answers when the boot is over, degraded or not; on other inits there is no systemctl and nothing to wait for.
-    let line = "command -v systemctl >/dev/null 2>&1 || exit 0; systemctl is-system-running --wait >/dev/null; exit 0";
+    // Asked again and again, for `systemctl --wait` goes by D-Bus, which comes late in the boot: before that it fails at once.
+    let line = "case $(readlink /proc/1/exe) in */systemd) ;; *) exit 0 ;; esac; \
+        until case $(systemctl is-system-running 2>/dev/null) in running|degraded|maintenance|stopping) ;; *) false ;; esac; \
+        do sleep 0.1; done";
     let inside = vzrt::Inside::new(&running, &plan, &host);
     match inside.exec(&vzrt::Program::Line(line.into())) {
         Ok(vzrt::End::Exited(0)) => Ok(()),
@@ -117,8 +119,8 @@ fn wait_until_up(context: &Context) -> Result<(), Failure> {
     }
 }
 
-fn dry_run(context: &Context, container: &Subject) -> Outcome {
-    let plan = decide::plan(&context.node, container)?;
+fn dry_run(context: &Context, container: Subject) -> Outcome {
+    let plan = decide::plan(&context.node, &decide::with_prospective_ids(&context.node, container)?)?;
     let text = if context.request.json {
         serde_json::to_string_pretty(&plan).map_err(|e| Failure::from_error(Exit::System, &e))?
     } else {

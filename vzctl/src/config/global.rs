@@ -272,13 +272,13 @@ fn cgroup_name(value: &str) -> Result<String, BadValue> {
     }
 }
 
-/// Interface names have 15 bytes (`IFNAMSIZ`), of which a container's number takes up to ten.
+/// What the runtime takes: it is also the name of the nft table. Asked here, so that a typing error shows when the file is read and not
+/// when the first container gets an address.
 fn interface_prefix(value: &str) -> Result<String, BadValue> {
-    let starts_well = value.starts_with(|c: char| c.is_ascii_alphabetic());
-    if starts_well && value.len() <= 4 && value.bytes().all(|b| b.is_ascii_alphanumeric()) {
-        Ok(value.to_owned())
-    } else {
-        Err(BadValue::new(value, "one to four letters or digits, a letter first"))
+    let host = vzrt::net::HostNet { prefix: value.to_owned(), table: value.to_owned(), ..Default::default() };
+    match host.check() {
+        Ok(()) => Ok(value.to_owned()),
+        Err(_) => Err(BadValue::new(value, "up to five letters and digits, a letter first and no digit last")),
     }
 }
 
@@ -327,6 +327,7 @@ mod tests {
             ("VZ_RUNDIR=/run/../etc", "VZ_RUNDIR"),
             ("VZ_CGROUP=../system.slice", "VZ_CGROUP"),
             ("VZ_IFPREFIX=toolong", "VZ_IFPREFIX"),
+            ("VZ_IFPREFIX=vz1", "VZ_IFPREFIX"),
             ("NEIGHBOUR_DEVS=\"eth0\"", "NEIGHBOUR_DEVS"),
             ("LOCAL_UID=-1", "LOCAL_UID"),
             ("VE_LAYOUT=zfs", "VE_LAYOUT"),

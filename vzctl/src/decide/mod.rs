@@ -46,7 +46,8 @@ pub fn plan(node: &Node, container: &Subject) -> Result<Plan, Failure> {
         net: net_plan(node, container)?,
         hooks: hooks(node, ctid)?,
         guest: guest_plan(node, container)?,
-        dev_nodes: dev_nodes.chain(granted).collect(),
+        dev_nodes: dev_nodes.collect(),
+        granted_nodes: granted.collect(),
         init: INIT.map(str::to_owned).to_vec(),
         restart_argv: restart_argv(node, ctid)?,
     };
@@ -62,16 +63,28 @@ pub fn ensure_ids(node: &Node, container: Subject) -> Result<Subject, Failure> {
         return Ok(container);
     }
     let allocation = idrange::allocate(node).map_err(|e| Failure::from_error(e.exit(), &e))?;
+    // Saved before the range is let go of, or the next container might get it too.
     let container = container.with_ids(node, allocation.bases).map_err(|e| Failure::from_error(e.exit(), &e))?;
     container.own.save(node).map_err(|e| Failure::from_error(e.exit(), &e))?;
     Ok(container)
 }
 
+/// The same for a plan that is only looked at: the range it would get now, which nobody is given.
+///
+/// # Errors
+/// No range is free.
+pub fn with_prospective_ids(node: &Node, container: Subject) -> Result<Subject, Failure> {
+    if container.settings.local_uid.is_some() && container.settings.local_gid.is_some() {
+        return Ok(container);
+    }
+    let allocation = idrange::allocate(node).map_err(|e| Failure::from_error(e.exit(), &e))?;
+    container.with_ids(node, allocation.bases).map_err(|e| Failure::from_error(e.exit(), &e))
+}
+
 fn ids(container: &Subject) -> Result<IdRange, Failure> {
     match (container.settings.local_uid, container.settings.local_gid) {
         (Some(uid), Some(gid)) => Ok(IdRange { uid, gid, count: WIDTH }),
-        // Only a plan that is printed gets here; `start` and `mount` give a range first.
-        _ => Ok(IdRange { uid: 0x7fff_0000 - WIDTH, gid: 0x7fff_0000 - WIDTH, count: WIDTH }),
+        _ => Err(Failure::new(Exit::InvalidConfig, "The container has no range of user ids (LOCAL_UID, LOCAL_GID)")),
     }
 }
 
@@ -232,7 +245,7 @@ pub fn describe(plan: &Plan) -> String {
         plan.vz.net.host_ifname,
         if addresses.is_empty() { "no address".into() } else { addresses.join(" ") }
     ));
-    lines.push(format!("  devices    {}", plan.vz.dev_nodes.join(" ")));
+    lines.push(format!("  devices    {}", [&plan.vz.dev_nodes[..], &plan.vz.granted_nodes[..]].concat().join(" ")));
     lines.push(format!("  init       {}", plan.vz.init.join(" or ")));
     lines.push("All of it: vzctl start --dry-run --json".into());
     lines.join("\n")

@@ -240,7 +240,7 @@ fn facts(
         if wanted.uptime {
             row.uptime_s = host.uptime_of(running.state.init_start_ticks);
         }
-        match host.usage(&running.state.cgroup, &wanted.resources) {
+        match host.usage(&running.state, &wanted.resources) {
             Ok(usage) => row.usage = usage,
             Err(e) => complaints.push(format!("CT {ctid}: {e}")),
         }
@@ -258,7 +258,7 @@ struct Host {
 impl Host {
     fn usage(
         &mut self,
-        cgroup: &str,
+        state: &vzrt::state::State,
         resources: &[Resource],
     ) -> Result<BTreeMap<Resource, Usage>, Box<dyn std::error::Error>> {
         if resources.is_empty() {
@@ -268,9 +268,8 @@ impl Host {
             Some(host) => host,
             None => vzrt::cgroup::Host::detect(Path::new("/"))?,
         };
-        let sources = host.container_at(cgroup).map(|ct| ct.sources());
+        let sources = host.container(&state.cgroup, state.ctid).sources();
         self.cgroups = Some(host);
-        let sources = sources?;
         let mut reader = Reader::new(&sources);
         resources.iter().map(|r| Ok((*r, reader.usage(*r)?))).collect()
     }

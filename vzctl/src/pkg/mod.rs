@@ -41,6 +41,7 @@ pub fn definition() -> Command {
     Command::new("vzpkg")
         .about("Makes and lists OS templates")
         .version(env!("CARGO_PKG_VERSION"))
+        .disable_help_subcommand(true)
         .subcommand_required(true)
         .arg_required_else_help(true)
         .args([

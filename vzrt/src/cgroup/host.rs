@@ -126,18 +126,6 @@ impl Host {
         CtCgroup::new(self.clone(), name, &ctid.to_string())
     }
 
-    /// As [`Host::container`], from the path kept in a plan or a state file: `vz/101`.
-    ///
-    /// # Errors
-    /// When it is not two plain names: anything shorter or longer is not a container's, and would be killed and removed as if it were.
-    pub fn container_at(&self, path: &str) -> Result<CtCgroup, Error> {
-        let plain = |name: &str| !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0', '\n']);
-        match path.split_once('/') {
-            Some((parent, leaf)) if plain(parent) && plain(leaf) => Ok(CtCgroup::new(self.clone(), parent, leaf)),
-            _ => Err(Error::Value { what: "the path of a container's cgroup", value: format!("{path:?}") }),
-        }
-    }
-
     /// Whether any controller is a v1 hierarchy.
     #[must_use]
     pub fn is_hybrid(&self) -> bool {
@@ -257,27 +245,5 @@ mod tests {
         assert_eq!(host.top(Controller::Io), None);
         assert_eq!(host.top(Controller::Cpuacct), None);
         assert!(host.is_hybrid());
-    }
-
-    #[test]
-    fn only_a_parent_and_a_child_are_the_path_of_a_container() {
-        let host = Host { unified: "/cg".into(), unified_controllers: Vec::new(), v1: Vec::new() };
-        assert_eq!(host.container_at("vz/101").unwrap(), host.container("vz", Ctid::try_from(101).unwrap()));
-        for bad in [
-            "",
-            "/",
-            "vz",
-            "vz/",
-            "/101",
-            "vz/..",
-            "../101",
-            "vz/101/init.scope",
-            "/vz/101",
-            "vz//101",
-            "vz/.",
-            "v\nz/1",
-        ] {
-            assert!(matches!(host.container_at(bad), Err(Error::Value { .. })), "{bad:?}");
-        }
     }
 }

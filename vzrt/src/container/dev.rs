@@ -10,9 +10,11 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 
 use super::mounts::{attach, target_dir};
 use crate::error::{Call, Failed};
+use crate::plan::IdRange;
+use crate::sys;
 
-/// Detached bind mounts of host device files.
-pub(super) struct HostNodes(Vec<(String, OwnedFd)>);
+/// Device files as detached mounts, by their names below `/dev`.
+pub(crate) struct HostNodes(Vec<(String, OwnedFd)>);
 
 /// Takes hold of the host's own device files. Runs before the pivot, in a namespace where `/dev` is still the host's.
 pub(super) fn hold_host_nodes(names: &[String]) -> Result<HostNodes, Failed> {
@@ -28,14 +30,56 @@ pub(super) fn hold_host_nodes(names: &[String]) -> Result<HostNodes, Failed> {
         .map(HostNodes)
 }
 
+/// Nodes of the container's own for devices it is granted, as detached mounts. Called by the host's root.
+///
+/// A bind of the host's node would leave it with the host's owner and mode, which for most devices keep everybody else out; and the
+/// container's own mknod(2) makes no node that works. So the node is made in the run directory, belonging to the container's root, and the
+/// `nodev` of that file system is taken off the one mount that goes inside.
+pub(crate) fn own_nodes(run_dir: &Path, ids: IdRange, names: &[String]) -> Result<HostNodes, Failed> {
+    names
+        .iter()
+        .map(|name| own_node(run_dir, ids, name).map(|fd| (name.clone(), fd)))
+        .collect::<Result<_, _>>()
+        .map(HostNodes)
+}
+
+fn own_node(run_dir: &Path, ids: IdRange, name: &str) -> Result<OwnedFd, Failed> {
+    let host = format!("/dev/{name}");
+    let st = rustix::fs::lstat(host.as_str()).call(|| format!("lstat({host})"))?;
+    let kind = FileType::from_raw_mode(st.st_mode);
+    if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
+        return Err(Failed::new(format!("lstat({host})"), "it is not a device"));
+    }
+    let path = run_dir.join(format!("dev-{}", name.replace('/', "-")));
+    let call = |what: &str| format!("{what}({})", path.display());
+    match rustix::fs::unlink(&path) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+        Err(e) => return Err(e).call(|| call("unlink")),
+    }
+    rustix::fs::mknodat(CWD, &path, kind, Mode::from_raw_mode(0o660), st.st_rdev).call(|| call("mknod"))?;
+    let (uid, gid) = (rustix::fs::Uid::from_raw(ids.uid), rustix::fs::Gid::from_raw(ids.gid));
+    rustix::fs::chown(&path, Some(uid), Some(gid)).call(|| call("chown"))?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    let node = open_tree(CWD, &path, flags).call(|| call("open_tree"))?;
+    sys::mount_clear_flags(node.as_fd(), libc::MOUNT_ATTR_NODEV).call(|| call("mount_setattr"))?;
+    Ok(node)
+}
+
 /// Binds them into the container's `/dev`. A bind keeps the host's owner and mode untouched (a runtime that chowned its standard input once
 /// left hosts with a /dev/null owned by a container); in the container their owner shows as nobody.
-pub(super) fn bind_nodes(root: BorrowedFd, nodes: HostNodes) -> Result<(), Failed> {
-    for (name, node) in nodes.0 {
-        let target = new_file(root, &name)?;
-        attach(&node, target.as_fd(), Path::new(&name))?;
+pub(super) fn bind_nodes(root: BorrowedFd, nodes: &HostNodes) -> Result<(), Failed> {
+    for (name, node) in &nodes.0 {
+        let target = new_file(root, name)?;
+        attach(node, target.as_fd(), Path::new(name))?;
     }
     Ok(())
+}
+
+/// Binds host devices, held outside, into the `/dev` of a container that runs, by a process that has joined its namespaces. What lies at the
+/// name already is the container's; a file is covered, anything else is refused by the open.
+pub(crate) fn bind_into_running(nodes: &HostNodes) -> Result<(), Failed> {
+    let root = crate::rootfs::hold_dir(CWD, "/")?;
+    bind_nodes(root.as_fd(), nodes)
 }
 
 /// An empty file in the container's `/dev`, to mount something on.
@@ -47,7 +91,8 @@ fn new_file(root: BorrowedFd, name: &str) -> Result<OwnedFd, Failed> {
     openat2(
         root,
         path.as_str(),
-        OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        // NONBLOCK: in a container that runs there may be a FIFO.
+        OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC,
         Mode::from_raw_mode(0o666),
         ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
     )

@@ -19,7 +19,7 @@ use crate::guest;
 use crate::plan::{GuestPlan, Plan};
 use crate::{seccomp, sys};
 
-pub(crate) use dev::open_pty;
+pub(crate) use dev::{HostNodes, bind_into_running, open_pty, own_nodes};
 
 /// Where the root is put for a moment, to become `/`: a directory that every host has and that is not needed any more once the device nodes
 /// are in hand. Not `/proc` or `/sys`: while those are covered, the kernel gives a user namespace no new ones.
@@ -56,7 +56,7 @@ pub(crate) fn forget_caller(spec: &Spec) -> Result<(), Failed> {
 
 /// Builds the inside: cgroup namespace, host name, mounts, `/dev`, the root. Afterwards `/` is the container's, and nothing of the host's
 /// file system can be reached. Gives the master side of `/dev/console`.
-pub(crate) fn build(plan: &Plan, root: &OwnedFd) -> Result<OwnedFd, Failed> {
+pub(crate) fn build(plan: &Plan, root: &OwnedFd, granted: &HostNodes) -> Result<OwnedFd, Failed> {
     let spec = &plan.spec;
     // After the process is in its cgroup: the namespace's root is wherever its maker is.
     unshare(CloneFlags::CLONE_NEWCGROUP).call(|| "unshare(CLONE_NEWCGROUP)")?;
@@ -70,7 +70,8 @@ pub(crate) fn build(plan: &Plan, root: &OwnedFd) -> Result<OwnedFd, Failed> {
     let nodes = dev::hold_host_nodes(&plan.vz.dev_nodes)?;
     mounts::attach_at(root, PLACE)?;
     mounts::mount_all(root.as_fd(), spec)?;
-    dev::bind_nodes(root.as_fd(), nodes)?;
+    dev::bind_nodes(root.as_fd(), &nodes)?;
+    dev::bind_nodes(root.as_fd(), granted)?;
     dev::links(root.as_fd())?;
     let console = dev::console(root.as_fd())?;
     pivot(root)?;

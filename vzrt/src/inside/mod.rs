@@ -162,6 +162,15 @@ impl<'a> Inside<'a> {
         })
     }
 
+    /// Makes devices of the host appear in the container's `/dev`; names are those below the host's `/dev`.
+    ///
+    /// # Errors
+    /// The host has no such device, or the container keeps its place from being taken.
+    pub fn grant_devices(&self, names: &[String]) -> Result<(), InsideError> {
+        let nodes = container::own_nodes(&self.plan.vz.run_dir, self.plan.vz.ids, names)?;
+        self.edit(EDIT_TIMEOUT, || Ok(container::bind_into_running(&nodes)?))
+    }
+
     /// Asks the container's init to halt: by its own `halt`, as vzctl did, and where there is none by the signal systemd takes for it.
     /// Comes back at once or within seconds; whether the container then halts is for the caller to see.
     pub(crate) fn halt(&self) {

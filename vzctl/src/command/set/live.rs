@@ -36,6 +36,7 @@ impl Live<'_> {
     /// Applies everything that a running container takes, and keeps the plan that later commands read in step.
     pub(super) fn apply(mut self) -> Result<(), Failure> {
         self.limits()?;
+        self.devices()?;
         self.addresses()?;
         self.disk()?;
         self.names()?;
@@ -69,6 +70,20 @@ impl Live<'_> {
         if let Some(linux) = self.plan.spec.linux_mut() {
             linux.set_resources(Some(wanted));
         }
+        Ok(())
+    }
+
+    /// Nodes of newly granted devices. Those taken away stay in `/dev`, where the device filter refuses them.
+    fn devices(&mut self) -> Result<(), Failure> {
+        let granted = self.after.settings.devnodes.iter().filter(|d| !d.access.is_none()).map(|d| d.name.clone());
+        let new: Vec<String> = granted.filter(|name| !self.plan.vz.granted_nodes.contains(name)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.inside()
+            .grant_devices(&new)
+            .map_err(|e| edit_failure(Exit::SetDevices, "Unable to grant the devices", &e))?;
+        self.plan.vz.granted_nodes.extend(new);
         Ok(())
     }
 
