@@ -56,10 +56,10 @@ impl Node {
         // Short: it is part of socket paths (108 bytes at most).
         let directory = tempfile::Builder::new().prefix("vzt").rand_bytes(4).tempdir_in(base)?;
         let number = NODES.fetch_add(1, Ordering::Relaxed);
-        // Five letters, for an interface's name of 15 is this and a CTID: by the process and the node in it. The first
-        // is one that no kernel's or daemon's interfaces begin with, for whatever bears the name is torn down. The last
-        // is no digit: it would run into the CTID.
-        let name = format!("q{}{}x", digits(std::process::id(), 2), digits(number, 1));
+        // Four letters, for an interface's name of 15 is this and a CTID: by the process and the node in it. The first
+        // is one that no kernel's or daemon's interfaces begin with, for whatever bears the name is torn down; none is a
+        // digit, for a CTID follows.
+        let name = format!("q{}{}", letters(std::process::id(), 2), letters(number, 1));
         let node = Self { directory, name, binary: binary() };
         for part in ["etc/conf", "etc/names", "lock", "run", "root", "private", "dump", "template/cache"] {
             fs_err::create_dir_all(node.path(part))?;
@@ -157,9 +157,9 @@ impl Drop for Node {
     }
 }
 
-/// The last `count` digits of a number, to the base 36.
-fn digits(number: u32, count: u32) -> String {
-    (0..count).rev().filter_map(|place| char::from_digit(number / 36u32.pow(place) % 36, 36)).collect()
+/// The last `count` digits of a number to the base 26, as letters.
+fn letters(number: u32, count: u32) -> String {
+    (0..count).rev().filter_map(|place| char::from_digit(number / 26u32.pow(place) % 26 + 10, 36)).collect()
 }
 
 fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {

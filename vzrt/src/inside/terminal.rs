@@ -83,8 +83,8 @@ pub(super) fn attend(master: &OwnedFd, program: &OwnedFd) -> Result<TerminalEnd,
             }
         }
         if ready[1] {
-            // EIO: nobody has the other side open any more; the program's end follows.
-            if !copy(master.as_fd(), stdout.as_fd()) && !ready[2] {
+            // EIO: nobody has the other side open any more; the program's end follows, if it has not come.
+            if !copy(master.as_fd(), stdout.as_fd()) {
                 crate::hooks::wait_for(program, std::time::Duration::from_secs(1))?;
                 return Ok(TerminalEnd::Ended);
             }

@@ -1,0 +1,156 @@
+//! Nodes with containers on them: OS templates that are made once and kept, and what tests of containers ask again and
+//! again.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::node::{DIRECTORY_VARIABLE, Node, Outcome};
+use crate::skips::skip;
+use crate::wait::wait_until;
+
+/// Making the Debian template takes about 40 s on an ordinary machine with near mirrors.
+const MAKING_LIMIT: Duration = Duration::from_secs(500);
+
+/// A node on which `create` finds this template; `None`, with the reason printed, where there can be none.
+pub fn node_with(test: &str, template: &str) -> Option<Node> {
+    if !nix::unistd::geteuid().is_root() {
+        skip(test, "needs root");
+        return None;
+    }
+    let node = Node::new();
+    let store = store();
+    node.configure(&format!("TEMPLATE={}", store.display()));
+    if let Err(reason) = make_template(&node, &store, template) {
+        // The embedded template needs nothing of the network: then it is a bug.
+        assert_ne!(template, "busybox", "the busybox template cannot be made: {reason}");
+        skip(test, &reason);
+        return None;
+    }
+    Some(node)
+}
+
+/// A node with container 101 of the busybox template running.
+pub fn running_busybox(test: &str) -> Option<Node> {
+    let node = node_with(test, "busybox")?;
+    node.done(["create", "101", "--ostemplate", "busybox"]);
+    node.done(["start", "101"]);
+    Some(node)
+}
+
+/// Where templates are kept between runs. Never one that a node of an administrator uses.
+fn store() -> PathBuf {
+    std::env::var_os(DIRECTORY_VARIABLE)
+        .map_or_else(|| crate::target_dir().join("templates"), |base| PathBuf::from(base).join("vz-test-templates"))
+}
+
+/// Several test programs may find it missing at once; one makes it.
+fn make_template(node: &Node, store: &Path, template: &str) -> Result<(), String> {
+    fs_err::create_dir_all(store.join("cache")).map_err(|error| error.to_string())?;
+    let file = File::create(store.join("lock")).map_err(|error| error.to_string())?;
+    let _lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.to_string())?;
+    let entries = fs_err::read_dir(store.join("cache")).map_err(|error| error.to_string())?;
+    let archive = format!("{template}.tar");
+    if entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with(&archive)) {
+        return Ok(());
+    }
+    let made = Outcome::of(node.command("vzpkg", ["create", "cache", template]), MAKING_LIMIT);
+    let last = made.stderr.lines().last().unwrap_or_default();
+    if made.code == 0 { Ok(()) } else { Err(format!("no template {template} can be made here: {last}")) }
+}
+
+impl Node {
+    /// `vzctl`, which must succeed and say nothing on stderr: what scripts take for success. Returns its stdout.
+    ///
+    /// # Panics
+    /// It failed, or complained.
+    #[track_caller]
+    pub fn done<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> String {
+        let arguments: Vec<&str> = arguments.into_iter().collect();
+        let outcome = self.vzctl(&arguments).ok();
+        assert_eq!(outcome.stderr, "", "vzctl {arguments:?} complained");
+        outcome.stdout
+    }
+
+    /// A command line in container 101, which must succeed; its output without the last line break.
+    ///
+    /// # Panics
+    /// It failed.
+    #[track_caller]
+    pub fn inside(&self, line: &str) -> String {
+        self.done(["exec2", "101", line]).trim_end().to_owned()
+    }
+
+    /// The line of `vzctl status`.
+    ///
+    /// # Panics
+    /// It failed.
+    #[track_caller]
+    pub fn status(&self, ctid: u32) -> String {
+        self.done(["status", &ctid.to_string()]).trim_end().to_owned()
+    }
+
+    /// Waits until the status of a container ends with these words.
+    ///
+    /// # Panics
+    /// It did not come to that.
+    #[track_caller]
+    pub fn wait_for_status(&self, ctid: u32, words: &str) {
+        let there = wait_until(Duration::from_secs(30), || self.status(ctid).ends_with(words));
+        assert!(there, "CT {ctid} is not {words:?} but: {}", self.status(ctid));
+    }
+
+    /// What is in the configuration file of a container under this key, without its quotes.
+    pub fn configured(&self, ctid: u32, key: &str) -> Option<String> {
+        let text = fs_err::read_to_string(self.configuration(ctid)).ok()?;
+        let line = text.lines().rev().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
+        Some(line.trim_matches('"').to_owned())
+    }
+
+    /// The first of these files that there is in a cgroup of a container, without its line break: cgroup v1's name for
+    /// it, then v2's.
+    ///
+    /// # Panics
+    /// There is none.
+    #[track_caller]
+    pub fn cgroup_file(&self, ctid: u32, names: &[&str]) -> String {
+        let found = self
+            .cgroups(ctid)
+            .into_iter()
+            .find_map(|directory| names.iter().find_map(|name| fs_err::read_to_string(directory.join(name)).ok()));
+        found.unwrap_or_else(|| panic!("no {names:?} in a cgroup of CT {ctid}")).trim_end().to_owned()
+    }
+
+    /// The cgroups of a container, in every hierarchy.
+    pub fn cgroups(&self, ctid: u32) -> Vec<PathBuf> {
+        let tops = fs_err::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+        let tops = tops.chain([PathBuf::from("/sys/fs/cgroup")]);
+        tops.map(|top| top.join(self.name()).join(ctid.to_string())).filter(|path| path.is_dir()).collect()
+    }
+
+    /// The process id, on the host, of a container's init or of its monitor.
+    ///
+    /// # Panics
+    /// It is not running.
+    #[track_caller]
+    pub fn process(&self, ctid: u32, which: &str) -> i32 {
+        let text = fs_err::read(self.path(format!("run/{ctid}/state.json"))).expect("it runs");
+        let state: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+        i32::try_from(state[format!("{which}_pid")].as_i64().expect("a number")).expect("a process id")
+    }
+
+    /// What of its containers is still there when none should be: files and directories, kernel objects, processes.
+    pub fn leftovers(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for part in ["run", "lock", "private", "root", "etc/names"] {
+            let entries = fs_err::read_dir(self.path(part)).into_iter().flatten().flatten();
+            left.extend(entries.map(|entry| format!("file {}", entry.path().display())));
+        }
+        // The empty parent of all containers' cgroups belongs to the node, and stays for the next.
+        let parent = format!("/{}", self.name());
+        left.extend(self.close().into_iter().filter(|line| !(line.starts_with("cgroup ") && line.ends_with(&parent))));
+        left
+    }
+}

@@ -1,0 +1,207 @@
+//! Whatever is killed, and whenever: the next command finds its way, and in the end nothing is left.
+
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tests::containers::{node_with, running_busybox};
+use tests::node::Node;
+use tests::wait::wait_until;
+
+/// Kill points for each command: `VZ_TEST_KILLS` asks for more.
+fn kills() -> u32 {
+    std::env::var("VZ_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(12)
+}
+
+/// How long a command takes when nobody disturbs it.
+fn measured(node: &Node, words: &[&str]) -> Duration {
+    let begin = Instant::now();
+    node.done(words.iter().copied());
+    begin.elapsed()
+}
+
+/// Runs a command and sends it a signal after this time. Waits until it has ended.
+fn disturbed(node: &Node, words: &[&str], after: Duration, signal: Signal) {
+    let mut command = node.command("vzctl", words);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("vzctl");
+    thread::sleep(after);
+    // Not reaped yet, so the number is still its own; a signal to a command that has just ended does nothing.
+    kill(Pid::from_raw(child.id() as i32), signal).expect("our child");
+    let ended = wait_until(Duration::from_secs(60), || child.try_wait().is_ok_and(|status| status.is_some()));
+    if !ended {
+        child.kill().expect("it runs");
+        child.wait().expect("killed");
+    }
+    assert!(ended, "vzctl {words:?} outlived {signal} by a minute");
+}
+
+/// Points spread evenly over a command's time, and somewhat beyond its end.
+fn moments(whole: Duration) -> impl Iterator<Item = Duration> {
+    let count = kills();
+    (0..count).map(move |number| whole.mul_f64(1.2 * f64::from(number) / f64::from(count)))
+}
+
+#[test]
+fn a_start_that_is_killed_anywhere_is_followed_by_a_start_that_works() {
+    let test = "a_start_that_is_killed_anywhere_is_followed_by_a_start_that_works";
+    let Some(node) = node_with(test, "busybox") else { return };
+    node.done(["create", "101", "--ostemplate", "busybox", "--ipadd", "10.79.1.1"]);
+    let whole = measured(&node, &["start", "101"]);
+    node.done(["stop", "101", "--fast"]);
+    for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT] {
+        for after in moments(whole) {
+            disturbed(&node, &["start", "101"], after, signal);
+            // Its init may run, if the start had got as far; a command cleans up what is neither running nor not.
+            let again = node.vzctl(["start", "101", "--wait-lock", "30"]);
+            assert!([0, 32].contains(&again.code), "{signal} after {after:?}: {again:?}");
+            assert_eq!(node.inside("echo works"), "works", "{signal} after {after:?}");
+            node.done(["stop", "101", "--fast", "--wait-lock", "30"]);
+            assert_eq!(node.status(101), "CTID 101 exist unmounted down", "{signal} after {after:?}");
+            assert!(node.cgroups(101).is_empty(), "{signal} after {after:?}: {:?}", node.cgroups(101));
+        }
+    }
+    node.done(["destroy", "101"]);
+    assert_eq!(node.leftovers(), [""; 0]);
+}
+
+#[test]
+fn a_stop_that_is_killed_anywhere_is_finished_by_the_next() {
+    let Some(node) = running_busybox("a_stop_that_is_killed_anywhere_is_finished_by_the_next") else { return };
+    let whole = measured(&node, &["stop", "101"]);
+    for after in moments(whole) {
+        node.done(["start", "101", "--wait-lock", "30"]);
+        disturbed(&node, &["stop", "101"], after, Signal::SIGKILL);
+        node.done(["stop", "101", "--fast", "--wait-lock", "30"]);
+        let down = wait_until(Duration::from_secs(10), || node.status(101) == "CTID 101 exist unmounted down");
+        assert!(down, "after {after:?}: {}", node.status(101));
+    }
+    node.done(["destroy", "101", "--wait-lock", "30"]);
+    assert_eq!(node.leftovers(), [""; 0]);
+}
+
+#[test]
+fn a_create_that_is_killed_or_interrupted_anywhere_can_be_repeated() {
+    let Some(node) = node_with("a_create_that_is_killed_or_interrupted_anywhere_can_be_repeated", "busybox") else {
+        return;
+    };
+    let words = ["create", "101", "--ostemplate", "busybox", "--name", "one"];
+    let whole = measured(&node, &words);
+    node.done(["destroy", "101"]);
+    for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT] {
+        for after in moments(whole) {
+            disturbed(&node, &words, after, signal);
+            let again = node.vzctl(words);
+            assert!([0, 44].contains(&again.code), "{signal} after {after:?}: {again:?}");
+            node.done(["start", "one"]);
+            node.done(["stop", "one", "--fast"]);
+            node.done(["destroy", "one"]);
+            assert_eq!(node.status(101), "CTID 101 deleted unmounted down");
+        }
+    }
+    // What a killed create leaves is cleared by the next command that makes or removes a private area.
+    assert_eq!(node.leftovers(), [""; 0]);
+}
+
+#[test]
+fn a_destroy_that_is_killed_anywhere_can_be_repeated() {
+    let Some(node) = node_with("a_destroy_that_is_killed_anywhere_can_be_repeated", "busybox") else { return };
+    let create = ["create", "101", "--ostemplate", "busybox", "--name", "one"];
+    node.done(create);
+    let whole = measured(&node, &["destroy", "101"]);
+    for after in moments(whole) {
+        node.done(create);
+        disturbed(&node, &["destroy", "101"], after, Signal::SIGKILL);
+        let again = node.vzctl(["destroy", "101"]);
+        assert!([0, 14].contains(&again.code), "after {after:?}: {again:?}");
+        assert_eq!(node.status(101), "CTID 101 deleted unmounted down");
+    }
+    node.done(create);
+    node.done(["destroy", "101"]);
+    assert_eq!(node.leftovers(), [""; 0]);
+}
+
+#[test]
+fn a_set_that_is_killed_anywhere_leaves_the_old_configuration_or_the_new() {
+    let Some(node) = running_busybox("a_set_that_is_killed_anywhere_leaves_the_old_configuration_or_the_new") else {
+        return;
+    };
+    let whole = measured(&node, &["set", "101", "--ipadd", "10.79.2.1", "--numproc", "60", "--save"]);
+    for after in moments(whole) {
+        node.done(["set", "101", "--ipdel", "all", "--numproc", "50", "--hostname", "old", "--save"]);
+        let old = fs_err::read_to_string(node.configuration(101)).expect("there");
+        let new = ["set", "101", "--ipadd", "10.79.2.1", "--numproc", "60", "--hostname", "new", "--save"];
+        disturbed(&node, &new, after, Signal::SIGKILL);
+        let found = fs_err::read_to_string(node.configuration(101)).expect("there");
+        node.done(new);
+        let changed = fs_err::read_to_string(node.configuration(101)).expect("there");
+        assert!(found == old || found == changed, "after {after:?}:\n{found}");
+        assert_eq!(node.inside("hostname"), "new");
+        assert!(node.inside("ip -4 address show dev venet0").contains("10.79.2.1"));
+    }
+    node.done(["stop", "101"]);
+    node.done(["destroy", "101"]);
+    assert_eq!(node.leftovers(), [""; 0]);
+}
+
+#[test]
+fn a_container_outlives_its_monitor() {
+    let Some(node) = running_busybox("a_container_outlives_its_monitor") else { return };
+    kill(Pid::from_raw(node.process(101, "monitor")), Signal::SIGKILL).expect("it lives");
+    // It runs on, or is cleared up; either way commands work.
+    let status = node.status(101);
+    if status.ends_with(" running") {
+        assert_eq!(node.inside("echo on"), "on");
+        node.done(["stop", "101"]);
+    }
+    node.done(["start", "101"]);
+    let (monitor, init) = (node.process(101, "monitor"), node.process(101, "init"));
+    kill(Pid::from_raw(monitor), Signal::SIGKILL).expect("it lives");
+    // Init may have died with it.
+    let _ = kill(Pid::from_raw(init), Signal::SIGKILL);
+    wait_until(Duration::from_secs(10), || !node.status(101).ends_with(" running"))
+        .then_some(())
+        .expect("a dead init is no running container");
+    node.done(["start", "101"]);
+    assert_eq!(node.inside("echo back"), "back");
+    node.done(["stop", "101"]);
+    node.done(["destroy", "101"]);
+    assert_eq!(node.leftovers(), [""; 0]);
+}
+
+#[test]
+fn a_stale_lock_file_holds_nobody_up() {
+    let Some(node) = node_with("a_stale_lock_file_holds_nobody_up", "busybox") else { return };
+    node.done(["create", "101", "--ostemplate", "busybox"]);
+    for text in ["", "1\nstarting\n", "999999999\nstopping\n", "garbage\0\u{1b}[2J"] {
+        fs_err::write(node.path("lock/101.lck"), text).expect("writable");
+        node.done(["start", "101"]);
+        node.done(["stop", "101", "--fast"]);
+    }
+    node.done(["destroy", "101"]);
+    assert_eq!(node.leftovers(), [""; 0]);
+}
+
+#[test]
+fn the_state_of_another_boot_is_no_state() {
+    let Some(node) = running_busybox("the_state_of_another_boot_is_no_state") else { return };
+    let run = node.path("run/101");
+    let kept: Vec<_> = ["state.json", "journal.json", "plan.json"]
+        .map(|name| (name, fs_err::read_to_string(run.join(name)).expect("there")))
+        .into();
+    node.done(["stop", "101"]);
+    let boot = fs_err::read_to_string("/proc/sys/kernel/random/boot_id").expect("proc");
+    fs_err::create_dir_all(&run).expect("made");
+    for (name, text) in &kept {
+        let text = text.replace(boot.trim(), "00000000-0000-0000-0000-000000000000");
+        fs_err::write(run.join(name), text).expect("writable");
+    }
+    assert_eq!(node.status(101), "CTID 101 exist unmounted down");
+    node.done(["start", "101"]);
+    assert_eq!(node.inside("echo up"), "up");
+    node.done(["stop", "101"]);
+    node.done(["destroy", "101"]);
+    assert_eq!(node.leftovers(), [""; 0]);
+}
