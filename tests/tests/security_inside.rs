@@ -231,7 +231,7 @@ fn the_rest_still_has(what: &str, test: &str) {
     arm(test, &node, 102);
     inside(&node, 101, &format!("/attack take {what} > /took 2>&1 &")).ok();
     let mut took = String::new();
-    let done = wait_until(Duration::from_secs(60), || {
+    let done = wait_until(Duration::from_secs(if what == "pids" { 5 } else { 60 }), || {
         took = bounded(&node, &["exec2", "101", "cat /took"]).stdout;
         took.starts_with(what)
     });
@@ -279,6 +279,11 @@ fn a_container_cannot_take_the_cgroups_of_others() {
 }
 
 #[test]
+fn a_container_cannot_take_the_process_ids_of_others() {
+    the_rest_still_has("pids", "a_container_cannot_take_the_process_ids_of_others");
+}
+
+#[test]
 fn a_console_flood_cannot_fill_the_host() {
     let Some(node) = running("a_console_flood_cannot_fill_the_host") else { return };
     inside(&node, 101, "dd if=/dev/zero bs=64k count=200 2>/dev/null > /dev/console").ok();
@@ -302,10 +307,11 @@ fn a_container_cannot_write_past_its_disk_limits() {
     let files = inside(
         &node,
         103,
-        "mkdir /t; i=0; while : 2>/dev/null > /t/$i; do i=$((i+1)); [ $i -gt 5000 ] && break; done; ls /t | wc -l",
+        "mkdir /t; i=0; while true 2>/dev/null > /t/$i; do i=$((i+1)); [ $i -gt 5000 ] && break; done; ls /t | wc -l",
     );
     let files: u64 = files.stdout.trim().parse().expect("a number");
-    assert!(files <= 2000, "{files} files made of 2000");
+    // An image has whole blocks of inodes.
+    assert!(files > 1000 && files <= 2016, "{files} files made of 2000");
     // The host and a neighbour are none the worse.
     inside(&node, 101, "dd if=/dev/zero of=/mine bs=1M count=4 2>/dev/null").ok();
 }
