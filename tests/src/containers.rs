@@ -148,9 +148,10 @@ impl Node {
             let entries = fs_err::read_dir(self.path(part)).into_iter().flatten().flatten();
             left.extend(entries.map(|entry| format!("file {}", entry.path().display())));
         }
-        // The empty parent of all containers' cgroups belongs to the node, and stays for the next.
-        let parent = format!("/{}", self.name());
-        left.extend(self.close().into_iter().filter(|line| !(line.starts_with("cgroup ") && line.ends_with(&parent))));
+        // The empty parent of all containers' cgroups and the table for their packets are the node's, and stay for the next.
+        let (parent, table) = (format!("/{}", self.name()), format!("nft table inet {}", self.name()));
+        let nodes = |line: &String| line.starts_with("cgroup ") && line.ends_with(&parent) || *line == table;
+        left.extend(self.close().into_iter().filter(|line| !nodes(line)));
         left
     }
 }

@@ -98,6 +98,8 @@ fn a_container_that_is_locked_is_9_and_its_holder_is_named() {
     // A stop script that takes its time keeps `stop` in the middle of its work.
     let script = node.path("etc/conf/101.stop");
     fs_err::write(&script, "#!/bin/sh\ntouch /begun\nwhile [ ! -e /go ]; do sleep 0.1; done\n").expect("writable");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs_err::set_permissions(&script, mode).expect("there");
     let mut holder = node.command("vzctl", ["--quiet", "stop", "101"]).spawn().expect("vzctl");
     let root = node.path("root/101");
     assert!(tests::wait::wait_until(Duration::from_secs(10), || root.join("begun").exists()));
@@ -118,7 +120,7 @@ fn a_container_that_is_locked_is_9_and_its_holder_is_named() {
     assert_eq!(node.status(101), "CTID 101 exist mounted running");
     node.done(["exec2", "101", "true"]);
     node.vzctl(["start", "101", "--wait-lock", "1"]).fails_with(9);
-    fs_err::write(root.join("go"), "").expect("writable");
+    node.inside("touch /go");
     // Who waits gets it.
     fs_err::remove_file(script).expect("there");
     node.done(["start", "101", "--wait-lock", "60"]);
@@ -168,7 +170,9 @@ fn a_template_that_is_missing_is_91_and_one_that_is_cut_off_is_refused() {
         fs_err::write(cache.join(archive.file_name().expect("named")), &bytes[..bytes.len() / 2]).expect("writable");
         let outcome = node.vzctl(["create", "101", "--ostemplate", "busybox"]);
         assert!([46, 47, 48].contains(&outcome.code), "{outcome:?}");
-        assert!(fs_err::read_dir(cache.join(".trees")).into_iter().flatten().next().is_none(), "no half tree stays");
+        let trees = fs_err::read_dir(cache.join(".trees")).into_iter().flatten().flatten();
+        let half: Vec<_> = trees.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+        assert!(half.is_empty(), "no half tree stays: {half:?}");
     }
     assert_eq!(node.status(101), "CTID 101 deleted unmounted down");
     assert_eq!(node.leftovers(), [""; 0]);
@@ -240,7 +244,7 @@ fn values_out_of_range_are_refused_before_anything_changes() {
 #[test]
 fn a_name_with_shell_characters_is_a_bad_name() {
     let Some(node) = running_busybox("a_name_with_shell_characters_is_a_bad_name") else { return };
-    for name in ["$(reboot)", "a;b", "../x", "a/b", "`id`", "a\nb", "123", ""] {
+    for name in ["$(reboot)", "a;b", "../x", "a/b", "`id`", "a\nb", "123"] {
         let outcome = node.vzctl(["set", "101", "--name", name, "--save"]);
         assert!(outcome.code != 0, "{name:?}: {outcome:?}");
         let created = node.vzctl(["create", "102", "--ostemplate", "busybox", "--name", name]);

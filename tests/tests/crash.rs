@@ -57,7 +57,8 @@ fn a_start_that_is_killed_anywhere_is_followed_by_a_start_that_works() {
             // Its init may run, if the start had got as far; a command cleans up what is neither running nor not.
             let again = node.vzctl(["start", "101", "--wait-lock", "30"]);
             assert!([0, 32].contains(&again.code), "{signal} after {after:?}: {again:?}");
-            assert_eq!(node.inside("echo works"), "works", "{signal} after {after:?}");
+            let works = node.vzctl(["exec2", "101", "echo works"]);
+            assert_eq!(works.stdout, "works\n", "{signal} after {after:?}: {again:?}, {works:?}");
             node.done(["stop", "101", "--fast", "--wait-lock", "30"]);
             assert_eq!(node.status(101), "CTID 101 exist unmounted down", "{signal} after {after:?}");
             assert!(node.cgroups(101).is_empty(), "{signal} after {after:?}: {:?}", node.cgroups(101));

@@ -1,10 +1,14 @@
 //! Many containers, one after another and at once: the machine is afterwards as it was.
 
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use tests::containers::node_with;
 use tests::node::Node;
 use tests::snapshot::Snapshot;
+
+/// Each compares the whole machine: two at once would see each other.
+static ALONE: Mutex<()> = Mutex::new(());
 
 fn number(variable: &str, otherwise: u32) -> u32 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
@@ -29,6 +33,7 @@ fn cycle(node: &Node, ctid: u32) {
 
 #[test]
 fn many_lives_one_after_another_leave_nothing() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(node) = node_with("many_lives_one_after_another_leave_nothing", "busybox") else { return };
     let machine = machine_before(&node);
     for _ in 0..number("VZ_TEST_CYCLES", 200) {
@@ -39,6 +44,7 @@ fn many_lives_one_after_another_leave_nothing() {
 
 #[test]
 fn many_containers_at_once_leave_nothing() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(node) = node_with("many_containers_at_once_leave_nothing", "busybox") else { return };
     let machine = machine_before(&node);
     let count = number("VZ_TEST_CONTAINERS", 50);

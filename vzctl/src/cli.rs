@@ -107,7 +107,8 @@ pub fn definition() -> Command {
     Command::new("vzctl")
         .about("Manages containers: small servers that share one kernel")
         .before_help(VERSION)
-        .version(env!("CARGO_PKG_VERSION"))
+        // Printed after the program's name: together the line that scripts look for.
+        .version(concat!("version ", env!("CARGO_PKG_VERSION")))
         .disable_help_subcommand(true)
         .subcommand_required(true)
         .arg_required_else_help(true)

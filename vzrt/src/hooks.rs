@@ -29,12 +29,17 @@ const MAX_SCRIPT_BYTES: u64 = 1 << 20;
 /// `PATH` of every script.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Runs scripts on the host, one after another; those that are not there are passed over.
+/// Whether there is a script, in force: one without the right to execute is not, as in vzctl 4.
+pub(crate) fn in_force(script: &Path) -> bool {
+    std::fs::metadata(script).is_ok_and(|meta| meta.is_file() && meta.mode() & 0o111 != 0)
+}
+
+/// Runs scripts on the host, one after another; those that are not there, or not executable, are passed over.
 ///
 /// # Errors
 /// The first that fails, or that others than root could have written.
 pub fn run_on_host(scripts: &[PathBuf], hooks: &Hooks) -> Result<(), Trouble> {
-    for script in scripts.iter().filter(|s| s.exists()) {
+    for script in scripts.iter().filter(|s| in_force(s)) {
         let name = script.display().to_string();
         trusted(script)?;
         let status = Command::new(script)

@@ -22,6 +22,13 @@ pub struct Lock {
     path: PathBuf,
 }
 
+/// The word for what a monitor does after the end of its container's init. It takes no time, and who comes meanwhile has found the container
+/// down: no command is refused for it.
+pub const CLEARING: &str = "cleaning up";
+
+/// How long even a command that waits for nobody waits for that.
+const CLEARING_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Why there is no lock.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -44,14 +51,16 @@ impl Lock {
     /// # Errors
     /// [`LockError::Held`] when somebody else has it and went on having it.
     pub fn take(path: &Path, status: &str, wait: Duration) -> Result<Self, LockError> {
-        let deadline = Instant::now() + wait;
+        let begun = Instant::now();
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir).call(|| format!("mkdir({})", dir.display()))?;
         }
         loop {
             match Self::attempt(path, status)? {
                 Some(lock) => return Ok(lock),
-                None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+                None if begun.elapsed() < wait || is_clearing(path) && begun.elapsed() < wait.max(CLEARING_PATIENCE) => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
                 None => return Err(holder(path)),
             }
         }
@@ -103,6 +112,11 @@ impl Drop for Lock {
             drop(f);
         }
     }
+}
+
+/// Whether it is held by a monitor that clears up after its container's end.
+fn is_clearing(path: &Path) -> bool {
+    std::fs::read_to_string(path).is_ok_and(|text| text.lines().nth(1) == Some(CLEARING))
 }
 
 fn holder(path: &Path) -> LockError {

@@ -17,7 +17,7 @@ use crate::channel::{Channel, Message, Trouble};
 use crate::error::{Call, Failed};
 use crate::interrupt::Interrupt;
 use crate::launch::{Launched, chain, exec_init, launch};
-use crate::lock::{Lock, LockError};
+use crate::lock::{CLEARING, Lock, LockError};
 use crate::net::Probe;
 use crate::plan::Plan;
 use crate::state::{RunDir, Running, State, boot_id, start_ticks};
@@ -75,10 +75,9 @@ fn run(plan: &Plan, host: &cgroup::Host, probe: Probe, report: &Channel) -> ! {
             sys::exit_now(1);
         }
     };
-    if report.send(&Message::Done, None).is_err() {
-        // The command was killed: the start is off, and init with it. The next command finds the journal.
-        let _ = rustix::process::pidfd_send_signal(&launched.pidfd, rustix::process::Signal::KILL);
-        sys::exit_now(1);
+    if let Err(e) = report.send(&Message::Done, None) {
+        // The command was killed. Init runs, and another command may have seen it do so by now: it stays.
+        tracing::debug!("nobody waits for this start any more: {e}");
     }
     match stay(plan, host, &run, &launched) {
         Ok(()) => sys::exit_now(0),
@@ -201,7 +200,7 @@ fn clear(plan: &Plan, host: &cgroup::Host, run: &RunDir) -> bool {
         if run.is_handed_over() {
             return false;
         }
-        match Lock::take(&plan.vz.lock_file, "cleaning up", Duration::from_millis(50)) {
+        match Lock::take(&plan.vz.lock_file, CLEARING, Duration::from_millis(50)) {
             Ok(lock) => break lock,
             Err(LockError::Held { .. }) if Instant::now() < deadline => {}
             Err(e) => {

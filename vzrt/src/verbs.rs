@@ -286,7 +286,7 @@ pub enum StopStep {
 }
 
 fn run_stop_script(inside: &Inside, plan: &Plan) -> Result<(), VerbError> {
-    let Some(path) = &plan.vz.hooks.stop else { return Ok(()) };
+    let Some(path) = plan.vz.hooks.stop.as_ref().filter(|path| hooks::in_force(path)) else { return Ok(()) };
     match hooks::Script::read(path).map_err(VerbError::Hook)? {
         Some(script) => inside.run_script(&script, "stopping").map_err(|e| match e {
             inside::InsideError::Trouble(t) => VerbError::Hook(t),

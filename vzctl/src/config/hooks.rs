@@ -96,17 +96,22 @@ impl HookError {
 /// One that anybody but its owner root could write, or that is not a plain file: running it would hand root to whoever wrote it.
 pub fn scripts(node: &Node, ctid: Ctid, moment: Moment) -> Result<Vec<PathBuf>, HookError> {
     let mut found = Vec::new();
-    for whose in moment.order() {
-        let stem = match whose {
-            Whose::Every => "vps".to_owned(),
-            Whose::One => ctid.to_string(),
-        };
-        let path = node.conf_dir().join(format!("{stem}.{}", moment.suffix()));
+    for path in places(node, ctid, moment) {
         if usable(&path)? {
             found.push(path);
         }
     }
     Ok(found)
+}
+
+/// Where the scripts of a moment are looked for, in order: for moments to come, when there may be others than now.
+#[must_use]
+pub fn places(node: &Node, ctid: Ctid, moment: Moment) -> Vec<PathBuf> {
+    let stem = |whose: &Whose| match whose {
+        Whose::Every => "vps".to_owned(),
+        Whose::One => ctid.to_string(),
+    };
+    moment.order().iter().map(|whose| node.conf_dir().join(format!("{}.{}", stem(whose), moment.suffix()))).collect()
 }
 
 fn usable(path: &PathBuf) -> Result<bool, HookError> {

@@ -18,7 +18,7 @@ pub use root::{image_file, is_bounded_by_image, project_id, root, wants_quota};
 use crate::config::Node;
 use crate::config::dist::{self, Dist, HostnameStyle};
 use crate::config::global::NeighbourDevices;
-use crate::config::hooks::{Moment, scripts};
+use crate::config::hooks::{Moment, places, scripts};
 use crate::config::idrange::{self, WIDTH};
 use crate::config::values::{Dns, SearchDomains};
 use crate::subject::Subject;
@@ -129,13 +129,15 @@ pub fn net_plan(node: &Node, container: &Subject) -> Result<NetPlan, Failure> {
 
 fn hooks(node: &Node, ctid: Ctid) -> Result<Hooks, Failure> {
     let at = |moment| scripts(node, ctid, moment).map_err(|e| Failure::from_error(e.exit(), &e));
+    // As in vzctl 4, those that run on the way down are the ones that are there then, not the ones that are there now.
+    let later = |moment| places(node, ctid, moment);
     Ok(Hooks {
         premount: at(Moment::PreMount)?,
         mount: at(Moment::Mount)?,
         start: at(Moment::Start)?.into_iter().next(),
-        stop: at(Moment::Stop)?.into_iter().next(),
-        umount: at(Moment::Umount)?,
-        postumount: at(Moment::PostUmount)?,
+        stop: later(Moment::Stop).into_iter().next(),
+        umount: later(Moment::Umount),
+        postumount: later(Moment::PostUmount),
         env: hook_env(node, ctid),
     })
 }
