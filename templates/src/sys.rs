@@ -67,7 +67,8 @@ pub(crate) fn idmap(mount: &OwnedFd, userns: &OwnedFd) -> io::Result<()> {
             | libc::MOUNT_ATTR_NOEXEC
             | libc::MOUNT_ATTR_NOSYMFOLLOW,
         attr_clr: 0,
-        propagation: 0,
+        // The copy of a mount is its peer, and a host that runs systemd shares all its mounts: pivot_root(2) refuses a shared new root.
+        propagation: libc::MS_PRIVATE,
         userns_fd: userns.as_raw_fd() as u64,
     };
     // SAFETY: `attr` is a live mount_attr of the size given, and the path is a NUL-terminated constant.

@@ -110,6 +110,8 @@ pub enum Disk {
         file: PathBuf,
         /// What it should hold, in KiB: a smaller one is grown before it is mounted.
         space_kib: Option<u64>,
+        /// Whether a file system that has found errors in itself is checked before it is mounted.
+        fsck: bool,
     },
 }
 

@@ -147,7 +147,10 @@ fn make_mountpoint(path: &Path) -> Result<(), RootError> {
 /// The private area as a detached, idmapped mount.
 fn private_area(plan: &RootPlan, shift: BorrowedFd) -> Result<OwnedFd, RootError> {
     let area = match &plan.disk {
-        Disk::Image { file, space_kib } => {
+        Disk::Image { file, space_kib, fsck } => {
+            if *fsck {
+                check_image(file)?;
+            }
             // For who could not grow it while it was mounted (that takes CAP_SYS_RESOURCE) and saved the size for now. A smaller size was
             // refused when it was set.
             match space_kib.map(|kib| quota::image::grow(file, quota::image::Size::Usable(kib))) {
@@ -166,6 +169,20 @@ fn private_area(plan: &RootPlan, shift: BorrowedFd) -> Result<OwnedFd, RootError
     };
     shifted(&area, shift, 0, &plan.private)?;
     Ok(area)
+}
+
+/// Looks at the superblock, and runs e2fsck only where that tells of errors.
+fn check_image(file: &Path) -> Result<(), RootError> {
+    use quota::image::{Error, Fsck, fsck};
+    match fsck(file) {
+        Ok(Fsck::Corrected) => {
+            tracing::warn!("Warning: errors in the file system of {} were corrected", file.display())
+        }
+        // Still mounted from before: it is going to be mounted once more, not anew.
+        Ok(_) | Err(Error::InUse { .. }) => {}
+        Err(e) => return Err(DiskError::from(e).into()),
+    }
+    Ok(())
 }
 
 fn clone_tree(path: &Path) -> Result<OwnedFd, RootError> {

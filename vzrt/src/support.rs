@@ -38,7 +38,6 @@ pub fn probe() -> Vec<Probe> {
         ("user namespaces", CloneFlags::CLONE_NEWUSER),
         ("pid namespaces", CloneFlags::CLONE_NEWPID),
         ("mount namespaces", CloneFlags::CLONE_NEWNS),
-        ("network namespaces", CloneFlags::CLONE_NEWNET),
         ("ipc namespaces", CloneFlags::CLONE_NEWIPC),
         ("uts namespaces", CloneFlags::CLONE_NEWUTS),
         ("cgroup namespaces", CloneFlags::CLONE_NEWCGROUP),

@@ -36,6 +36,7 @@ pub(super) fn run(context: &Context) -> Outcome {
             tracing::error!("Error: failed to apply some parameters, not saving configuration file!");
         }
     })?;
+    warn_of_no_effect(&request);
     save(context, &request, &before, &after, running)?;
     if restart {
         return start::restart_locked(context, after, &host);
@@ -151,6 +152,23 @@ fn apply_stopped(
     let plan = decide::plan(&context.node, &subject)?;
     let work = |inside: &Inside| passwords.iter().try_for_each(|p| live::set_password(inside, p));
     vzrt::with_idle_init(&plan, host, None, work).map_err(|e| failed(&e))?
+}
+
+/// Parameters that OpenVZ's kernel or tools gave a meaning and nothing here does yet: kept for the configuration's sake, and said so.
+fn warn_of_no_effect(request: &SetRequest) {
+    let name = |change: &Change| match change {
+        Change::AddNetif(_) | Change::EditNetif(_) => Some("netif"),
+        Change::AddNetdev(_) => Some("netdev"),
+        Change::AddPci(_) => Some("pci"),
+        Change::Meminfo(_) => Some("meminfo"),
+        Change::Iptables(_) => Some("iptables"),
+        Change::Netfilter(_) => Some("netfilter"),
+        Change::QuotaUgidLimit(_) => Some("quotaugidlimit"),
+        _ => None,
+    };
+    for name in request.changes.iter().filter_map(name) {
+        tracing::warn!("Warning: {name} is kept in the configuration but has no effect yet");
+    }
 }
 
 /// Names and the file.

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use vzrt::plan::Disk;
 use vzrt::{Condition, Plan, Step};
 
 use super::{Context, failed, stop};
@@ -60,7 +61,10 @@ fn start(context: &Context, container: Subject, host: &vzrt::cgroup::Host) -> Ou
     }
     container.own.require_valid(&context.node).map_err(|e| Failure::from_error(e.exit(), &e))?;
     let container = decide::ensure_ids(&context.node, container)?;
-    let plan = decide::plan(&context.node, &container)?;
+    let mut plan = decide::plan(&context.node, &container)?;
+    if let (true, Disk::Image { fsck, .. }) = (flag(context, "skip-fsck"), &mut plan.vz.root.disk) {
+        *fsck = false;
+    }
     let host_net = decide::host_net(&context.node);
     let interrupt = context.interrupt()?;
     tracing::info!("Starting container...");

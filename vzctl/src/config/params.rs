@@ -539,7 +539,7 @@ fn access() -> Vec<Param> {
             G,
             "features",
             "NAME:on|off[,…]",
-            "Switch sysfs, nfs, sit, ipip, ppp, ipgre, bridge, nfsd",
+            &format!("Switch {}", values::joined(Feature::all().map(Feature::name), ", ")),
             |v| Feature::parse_list(v).map(Change::Features),
         )
         .stored(&["FEATURES"], features)

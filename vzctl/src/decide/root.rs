@@ -59,7 +59,7 @@ fn disk(node: &Node, container: &Subject, private: &Path) -> Result<Disk, Failur
             quota::Limit::Of(kib) => Some(kib),
             quota::Limit::Unlimited => None,
         };
-        return Ok(Disk::Image { file: image, space_kib });
+        return Ok(Disk::Image { file: image, space_kib, fsck: true });
     }
     let limits = container.settings.disk_limits();
     match (wants_quota(node, container), support(private)?, project_id(container)) {
