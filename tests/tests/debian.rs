@@ -87,7 +87,7 @@ fn ssh_from_the_host_gets_in_with_a_key() {
     node.inside(&format!("mkdir -m 700 -p /root/.ssh; echo '{}' > /root/.ssh/authorized_keys", public.trim()));
     let mut ssh = Command::new("ssh");
     ssh.args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes"]);
-    ssh.args(["-o", "ConnectTimeout=10", "-i"]).arg(&key).args([&format!("root@10.84.0.4"), "hostname; exit 5"]);
+    ssh.args(["-o", "ConnectTimeout=10", "-i"]).arg(&key).args(["root@10.84.0.4", "hostname; exit 5"]);
     let outcome = Outcome::of(ssh, Duration::from_secs(30)).fails_with(5);
     assert_eq!(outcome.stdout.trim(), node.inside("hostname"));
 }
