@@ -58,7 +58,9 @@ impl Lock {
         loop {
             match Self::attempt(path, status)? {
                 Some(lock) => return Ok(lock),
-                None if begun.elapsed() < wait || is_clearing(path) && begun.elapsed() < wait.max(CLEARING_PATIENCE) => {
+                None if begun.elapsed() < wait
+                    || is_clearing(path) && begun.elapsed() < wait.max(CLEARING_PATIENCE) =>
+                {
                     std::thread::sleep(Duration::from_millis(20));
                 }
                 None => return Err(holder(path)),

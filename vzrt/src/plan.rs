@@ -46,6 +46,7 @@ pub struct Extras {
     /// Devices of the host bound into the container's `/dev`: paths under `/dev`, without it.
     pub dev_nodes: Vec<String>,
     /// Devices granted to this container: paths below the host's `/dev`, without it. It gets nodes of its own for them.
+    #[serde(default)]
     pub granted_nodes: Vec<String>,
     /// Programs to try as init, in order; the arguments are `spec.process.args`.
     pub init: Vec<String>,
@@ -109,8 +110,10 @@ pub enum Disk {
         /// The image file.
         file: PathBuf,
         /// What it should hold, in KiB: a smaller one is grown before it is mounted.
+        #[serde(default)]
         space_kib: Option<u64>,
         /// Whether a file system that has found errors in itself is checked before it is mounted.
+        #[serde(default)]
         fsck: bool,
     },
 }

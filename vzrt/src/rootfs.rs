@@ -16,6 +16,7 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount as umount2,
 };
 
+use crate::channel::{Channel, Message};
 use crate::error::{Call, Failed};
 use crate::idmap;
 use crate::plan::{Disk, IdRange, Layers, RootPlan};
@@ -213,27 +214,61 @@ fn overlay(plan: &RootPlan, tree: &Path, area: &OwnedFd, shift: BorrowedFd) -> R
     // mounter's file ids are those of the container's root; and CAP_SYS_RESOURCE must not be among its capabilities, or the kernel would
     // let every write of the container pass the project quota and the blocks reserved for root.
     let _mounter = FileIds::of(plan.ids)?;
-    let upper = |name: &str| -> Result<String, RootError> {
-        make_layer_dir(area, name)?;
-        Ok(format!("/proc/self/fd/{}/{name}", area.as_raw_fd()))
-    };
-    let go = |upper: &str, work: &str| -> Result<OwnedFd, Failed> {
-        let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).call(|| "fsopen(overlay)")?;
-        let set = |key: &str, value: &str| {
-            fsconfig_set_string(fs.as_fd(), key, value).call(|| format!("fsconfig({key}={value})"))
-        };
-        set("source", "vz")?;
-        set("lowerdir", &format!("/proc/self/fd/{}", lower.as_raw_fd()))?;
-        set("upperdir", upper)?;
-        set("workdir", work)?;
+    make_layer_dir(area, "fs")?;
+    make_layer_dir(area, "work")?;
+    match new_overlay(&lower, area, &plan.options) {
+        Err(e) if e.source.raw_os_error() == Some(libc::EINVAL) => attached_overlay(plan, tree, &lower, area),
+        r => r,
+    }
+    .doing("mounting the overlay")
+}
+
+/// The overlay itself, detached.
+fn new_overlay(lower: &OwnedFd, area: &OwnedFd, options: &[String]) -> Result<OwnedFd, Failed> {
+    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).call(|| "fsopen(overlay)")?;
+    let area = format!("/proc/self/fd/{}", area.as_raw_fd());
+    for (key, value) in [
+        ("source", "vz"),
+        ("lowerdir", &format!("/proc/self/fd/{}", lower.as_raw_fd())),
+        ("upperdir", &format!("{area}/fs")),
+        ("workdir", &format!("{area}/work")),
         // Renaming a directory that came from the template works as on any file system, and does not copy it.
-        set("redirect_dir", "on")?;
+        ("redirect_dir", "on"),
         // Inode numbers stay the same over a copy-up, for programs that keep them (tar, backup, find -xdev).
-        set("xino", "auto")?;
-        fsconfig_create(fs.as_fd()).call(|| format!("fsconfig(overlay, create: {})", last_words(fs.as_fd())))?;
-        fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes(&plan.options)).call(|| "fsmount(overlay)")
+        ("xino", "auto"),
+    ] {
+        fsconfig_set_string(fs.as_fd(), key, value).call(|| format!("fsconfig({key}={value})"))?;
+    }
+    fsconfig_create(fs.as_fd()).call(|| format!("fsconfig(overlay, create: {})", last_words(fs.as_fd())))?;
+    fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes(options)).call(|| "fsmount(overlay)")
+}
+
+/// The same for kernels before 6.15, whose overlay takes only layers that are mounted somewhere in the caller's mount namespace
+/// (`clone_private_mount`). A child has them mounted for a moment, in a namespace that nobody else sees and that goes with it.
+fn attached_overlay(plan: &RootPlan, tree: &Path, lower: &OwnedFd, area: &OwnedFd) -> Result<OwnedFd, Failed> {
+    let (ours, theirs) = Channel::pair()?;
+    let request = sys::Clone { namespaces: libc::CLONE_NEWNS as u64, cgroup: None };
+    let Some(child) = sys::clone3(&request).call(|| "clone3(CLONE_NEWNS)")? else {
+        let go = || {
+            sys::make_all_private().call(|| "mount_setattr(/, private, recursive)")?;
+            for (layer, place) in [(lower, tree), (area, &plan.private)] {
+                move_mount(layer, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+                    .call(|| format!("move_mount({})", place.display()))?;
+            }
+            let overlay = new_overlay(lower, area, &plan.options)?;
+            theirs.send(&Message::Ready, Some(overlay.as_fd()))
+        };
+        let told = go().or_else(|e: Failed| theirs.send(&Message::Failed(e.into()), None));
+        sys::exit_now(i32::from(told.is_err()));
     };
-    go(&upper("fs")?, &upper("work")?).doing("mounting the overlay")
+    drop(theirs);
+    let said = ours.receive();
+    nix::sys::wait::waitpid(child.pid, None).call(|| "waitpid()")?;
+    match said? {
+        Some((Message::Ready, Some(overlay))) => Ok(overlay),
+        Some((Message::Failed(trouble), _)) => Err(Failed::new("overlay of attached layers", trouble.to_string())),
+        _ => Err(Failed::new("overlay of attached layers", "the process that mounts it died")),
+    }
 }
 
 /// What a file system said of its refusal, as the new mount API gives it (fsopen(2): messages are read from the descriptor).
