@@ -94,10 +94,16 @@ pub fn settle(run: &RunDir, host: &cgroup::Host) -> Result<Condition, VerbError>
     loop {
         let condition = condition(run)?;
         if let Condition::Running(running) = &condition {
-            let alone = run.monitor_lock()?.is_some();
-            if let Some(plan) = run.plan()?.filter(|_| alone) {
-                run.take_back()?;
-                monitor::adopt(&plan, host, running)?;
+            if run.monitor_lock()?.is_some() {
+                // Without the plan (a version of ours that wrote another kind) it goes on without a monitor: it can still be stopped.
+                match run.plan() {
+                    Ok(Some(plan)) => {
+                        run.take_back()?;
+                        monitor::adopt(&plan, host, running)?;
+                    }
+                    Ok(None) => {}
+                    Err(e) => tracing::warn!("Warning: the container has no monitor: {}", e.one_line()),
+                }
             }
             return Ok(condition);
         }
@@ -288,10 +294,16 @@ pub enum StopStep {
 fn run_stop_script(inside: &Inside, plan: &Plan) -> Result<(), VerbError> {
     let Some(path) = plan.vz.hooks.stop.as_ref().filter(|path| hooks::in_force(path)) else { return Ok(()) };
     match hooks::Script::read(path).map_err(VerbError::Hook)? {
-        Some(script) => inside.run_script(&script, "stopping").map_err(|e| match e {
-            inside::InsideError::Trouble(t) => VerbError::Hook(t),
-            inside::InsideError::Failed(f) => VerbError::Failed(f),
-        }),
+        Some(script) => match inside.run_script(&script, "stopping") {
+            // A container must not keep itself from being stopped by removing its shell.
+            Err(inside::InsideError::Trouble(e @ Trouble::NoShell(_))) => {
+                tracing::warn!("Warning: {} was not run: {e}", path.display());
+                Ok(())
+            }
+            Err(inside::InsideError::Trouble(t)) => Err(VerbError::Hook(t)),
+            Err(inside::InsideError::Failed(f)) => Err(VerbError::Failed(f)),
+            Ok(()) => Ok(()),
+        },
         None => Ok(()),
     }
 }
