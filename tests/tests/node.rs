@@ -66,7 +66,8 @@ fn what_a_node_leaves_behind_is_seen_and_removed() {
         assert!(seen.contains(&format!("+ {what}: ")), "{what} was not seen:\n{seen}");
     }
     let left = node.close().join("\n");
-    for what in ["process", "mount", "loop device", "interface", "nft table", "cgroup"] {
+    // Its nft table and its cgroup's parent are the node's own: removed as well, as the picture below shows, but no leak.
+    for what in ["process", "mount", "loop device", "interface", "cgroup"] {
         assert!(left.contains(what), "{what} was not removed:\n{left}");
     }
     careless.wait().expect("killed");
