@@ -61,8 +61,8 @@ fn a_container_cannot_raise_its_own_limits_nor_leave_its_cgroup() {
         "echo $$ > /sys/fs/cgroup/../cgroup.procs",
         // It may mount a v1 hierarchy, where the host has one: what it then sees of it is its own, and the host root's.
         "mkdir -p /tmp/c && mount -t cgroup -o memory none /tmp/c && echo -1 > /tmp/c/memory.limit_in_bytes",
-        "mkdir /tmp/c/escape",
-        "echo /bin/sh > /tmp/c/release_agent",
+        "mountpoint -q /tmp/c && mkdir /tmp/c/escape",
+        "mountpoint -q /tmp/c && echo /bin/sh > /tmp/c/release_agent",
     ] {
         assert_ne!(node.vzctl(["exec2", "101", line]).code, 0, "{line}");
     }
