@@ -93,15 +93,6 @@ impl Lock {
         write!(&mut *file, "{}\n{status}\n", std::process::id()).call(|| format!("write({})", path.display()))?;
         Ok(Some(Self { file: Some(file), path: path.to_owned() }))
     }
-
-    /// Hands the lock over to nobody: the process keeps no claim, the file stays locked by whoever shares the description (a forked child).
-    /// Used by a child that must not let go of its parent's lock.
-    pub fn forget(mut self) {
-        if let Some(f) = self.file.take() {
-            // The description is shared with the parent: closing our copy does not unlock, while Flock's drop would.
-            std::mem::forget(f);
-        }
-    }
 }
 
 impl Drop for Lock {

@@ -45,7 +45,8 @@ pub(super) fn enter(context: &Context) -> Outcome {
     own_status(end?)
 }
 
-fn own_status(end: End) -> Outcome {
+/// The program's own status becomes ours; a signal is told and is 3.
+pub(super) fn own_status(end: End) -> Outcome {
     match end {
         End::Exited(0) => Ok(Exit::Success),
         End::Exited(status) => std::process::exit(status),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use vzrt::{Condition, End, Inside};
+use vzrt::{Condition, Inside};
 
 use super::{Context, exec, failed};
 use crate::failure::Outcome;
@@ -36,12 +36,5 @@ pub(super) fn run(context: &Context) -> Outcome {
                 .map_err(|e| failed(&e))??
         }
     };
-    match end {
-        End::Exited(0) => Ok(Exit::Success),
-        End::Exited(status) => std::process::exit(status),
-        End::Killed(signal) => {
-            tracing::info!("Got signal {signal}");
-            Ok(Exit::System)
-        }
-    }
+    exec::own_status(end)
 }
