@@ -1,6 +1,7 @@
 //! Messages between a process and the child that becomes (or enters) a container: small, typed, with at most one descriptor.
 
 use std::io::{IoSlice, IoSliceMut};
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -8,13 +9,14 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Call, Failed};
 
-/// One end of a connected pair.
+/// One end of a connected pair, over which `M`s are said.
 #[derive(Debug)]
-pub(crate) struct Channel(OwnedFd);
+pub(crate) struct Channel<M = Message>(OwnedFd, PhantomData<M>);
 
 /// What is said over it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,15 +78,20 @@ impl From<Failed> for Trouble {
 /// Largest message, in bytes.
 const MAX_BYTES: usize = 8192;
 
-impl Channel {
+impl<M: Serialize + DeserializeOwned> Channel<M> {
+    /// Takes a connected `SOCK_SEQPACKET` socket for one.
+    pub(crate) fn over(socket: OwnedFd) -> Self {
+        Self(socket, PhantomData)
+    }
+
     /// A connected pair, closed on exec: the end of the file at the other side is how a parent knows that execve succeeded.
     pub(crate) fn pair() -> Result<(Self, Self), Failed> {
         let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .call(|| "socketpair()")?;
-        Ok((Self(a), Self(b)))
+        Ok((Self::over(a), Self::over(b)))
     }
 
-    pub(crate) fn send(&self, message: &Message, fd: Option<BorrowedFd>) -> Result<(), Failed> {
+    pub(crate) fn send(&self, message: &M, fd: Option<BorrowedFd>) -> Result<(), Failed> {
         let mut bytes = serde_json::to_vec(message).map_err(|e| Failed::new("encode message", e.to_string()))?;
         bytes.truncate(MAX_BYTES);
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -97,7 +104,7 @@ impl Channel {
     }
 
     /// The next message; `None` when the other side is gone.
-    pub(crate) fn receive(&self) -> Result<Option<(Message, Option<OwnedFd>)>, Failed> {
+    pub(crate) fn receive(&self) -> Result<Option<(M, Option<OwnedFd>)>, Failed> {
         let mut bytes = [0u8; MAX_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -121,7 +128,7 @@ impl Channel {
     }
 }
 
-impl AsFd for Channel {
+impl<M> AsFd for Channel<M> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

@@ -27,7 +27,7 @@ pub fn write_maps(pid: i32, ids: IdRange) -> Result<(), Failed> {
 /// # Errors
 /// The failed call.
 pub fn mapping(ids: IdRange) -> Result<OwnedFd, Failed> {
-    let Some(child) = sys::clone3(&sys::Clone { namespaces: libc::CLONE_NEWUSER as u64, cgroup: None })
+    let Some(child) = sys::clone3(&sys::Clone { namespaces: libc::CLONE_NEWUSER as u64, ..sys::Clone::default() })
         .call(|| "clone3(CLONE_NEWUSER)")?
     else {
         // The namespace lives as long as someone does in it or a handle on it is open; this process waits to be killed.

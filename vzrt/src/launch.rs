@@ -53,8 +53,12 @@ pub(crate) fn launch(
     let child = {
         let _time = TimeNamespace::enter(&plan.spec)?;
         let _owner = NamespaceOwner::become_(plan)?;
-        sys::clone3(&sys::Clone { namespaces: namespaces(&plan.spec), cgroup: Some(entry.cgroup2()) })
-            .call(|| "clone3(new namespaces)")?
+        sys::clone3(&sys::Clone {
+            namespaces: namespaces(&plan.spec),
+            cgroup: Some(entry.cgroup2()),
+            ..sys::Clone::default()
+        })
+        .call(|| "clone3(new namespaces)")?
     };
     let Some(child) = child else {
         drop(ours);
@@ -88,6 +92,11 @@ pub(crate) fn launch(
 }
 
 impl Launched {
+    /// What outlives the launch: process id, pidfd, console.
+    pub(crate) fn into_parts(self) -> (Pid, OwnedFd, OwnedFd) {
+        (self.pid, self.pidfd, self.console)
+    }
+
     /// Lets the first process run its payload, and waits until it is another program (or, for a script, until that is done).
     pub(crate) fn go(&self) -> Result<(), Trouble> {
         self.channel.send(&Message::Go, None)?;

@@ -247,7 +247,7 @@ fn new_overlay(lower: &OwnedFd, area: &OwnedFd, options: &[String]) -> Result<Ow
 /// (`clone_private_mount`). A child has them mounted for a moment, in a namespace that nobody else sees and that goes with it.
 fn attached_overlay(plan: &RootPlan, tree: &Path, lower: &OwnedFd, area: &OwnedFd) -> Result<OwnedFd, Failed> {
     let (ours, theirs) = Channel::pair()?;
-    let request = sys::Clone { namespaces: libc::CLONE_NEWNS as u64, cgroup: None };
+    let request = sys::Clone { namespaces: libc::CLONE_NEWNS as u64, ..sys::Clone::default() };
     let Some(child) = sys::clone3(&request).call(|| "clone3(CLONE_NEWNS)")? else {
         let go = || {
             sys::make_all_private().call(|| "mount_setattr(/, private, recursive)")?;

@@ -3,7 +3,8 @@
 //! * `journal.json` – what is about to exist, synced before the first of it does. Clean-up after any end works from it.
 //! * `state.json` – the running container: its init, its monitor.
 //! * `plan.json` – the plan it was started with; `exec`, `set` and `stop` take capabilities, seccomp and hooks from it.
-//! * `monitor` – locked by the monitor for as long as it lives.
+//! * `monitor` – locked by the monitor and its attendant for as long as one of them lives.
+//! * `monitor.sock` – where the attendant hears commands.
 //! * `handover` – present while `stop` waits: the monitor then leaves the unmounting to it.
 
 use std::fs::File;
@@ -56,6 +57,10 @@ pub struct State {
     /// The parent of its cgroup in every hierarchy.
     pub cgroup: String,
 }
+
+/// What is in the run directory, in the order in which it is removed.
+const FILES: [&str; 8] =
+    ["state.json", "plan.json", "handover", "console.log", "console.log.1", "monitor.sock", "monitor", "journal.json"];
 
 /// The run directory of one container.
 #[derive(Debug, Clone)]
@@ -185,7 +190,7 @@ impl RunDir {
     /// # Errors
     /// The failed call.
     pub fn remove(&self) -> Result<(), Failed> {
-        for name in ["state.json", "plan.json", "handover", "console.log", "console.log.1", "monitor", "journal.json"] {
+        for name in FILES {
             ok_if_absent(std::fs::remove_file(self.0.join(name)))
                 .call(|| format!("unlink({}/{name})", self.0.display()))?;
         }

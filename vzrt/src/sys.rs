@@ -16,6 +16,8 @@ pub(crate) struct Clone<'a> {
     pub(crate) namespaces: u64,
     /// Directory of the cgroup2 group the child is born in (Linux 5.7).
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
+    /// Both have one table of descriptors: what either opens or closes, the other has or has not. The table lives as long as one of them.
+    pub(crate) shared_descriptors: bool,
 }
 
 /// What the parent gets.
@@ -34,8 +36,9 @@ pub(crate) struct Cloned {
 pub(crate) fn clone3(request: &Clone) -> io::Result<Option<Cloned>> {
     single_threaded()?;
     let cgroup = request.cgroup.map(|fd| fd.as_raw_fd());
+    let files = if request.shared_descriptors { libc::CLONE_FILES as u64 } else { 0 };
     // SAFETY: one thread only (checked).
-    unsafe { clone3_unchecked(request.namespaces, cgroup, libc::SIGCHLD as u64) }
+    unsafe { clone3_unchecked(request.namespaces | files, cgroup, libc::SIGCHLD as u64) }
 }
 
 /// clone3(2) of a sibling: a further child of the caller's parent (`CLONE_PARENT`), where the caller's `setns` says. `None` in the sibling.
@@ -181,13 +184,36 @@ pub(crate) fn close_all() {
 /// # Errors
 /// `/proc/self/fd` can't be read.
 pub(crate) fn close_inherited() -> io::Result<()> {
-    let names = std::fs::read_dir("/proc/self/fd")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    for fd in names.filter(|&fd: &RawFd| fd > libc::STDERR_FILENO).collect::<Vec<_>>() {
-        // SAFETY: F_GETFD reads a flag; a number that is closed by now (that of the directory just read) gives -1.
+    for fd in descriptors()?.into_iter().filter(|&fd| fd > libc::STDERR_FILENO) {
+        // SAFETY: F_GETFD reads a flag.
         if unsafe { libc::fcntl(fd, libc::F_GETFD) } == 0 {
             // SAFETY: without FD_CLOEXEC, so no object of this program owns it.
             unsafe { libc::close(fd) };
         }
+    }
+    Ok(())
+}
+
+/// The numbers of all open descriptors.
+///
+/// # Errors
+/// `/proc/self/fd` can't be read.
+pub(crate) fn descriptors() -> io::Result<Vec<RawFd>> {
+    let names = std::fs::read_dir("/proc/self/fd")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let all: Vec<RawFd> = names.collect();
+    // That of the directory just read is closed by now.
+    // SAFETY: F_GETFD reads a flag.
+    Ok(all.into_iter().filter(|&fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0).collect())
+}
+
+/// Closes all descriptors but these: what a process that shared our table has opened, and died.
+///
+/// # Errors
+/// `/proc/self/fd` can't be read.
+pub(crate) fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
+    for fd in descriptors()?.into_iter().filter(|fd| !keep.contains(fd)) {
+        // SAFETY: the caller holds no object for a descriptor that is not in `keep`.
+        unsafe { libc::close(fd) };
     }
     Ok(())
 }

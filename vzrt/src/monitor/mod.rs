@@ -1,20 +1,29 @@
-//! The monitor: one small process per container, the parent of its init.
+//! The monitor: the process that stays with a container, the parent of its init.
 //!
-//! It is forked from the command that starts the container, launches it, says how that went, and stays: it keeps the console, knows from the
-//! signal init dies with whether the container wanted a reboot or a halt, and clears up however init died.
+//! It is forked from the command that starts the container, launches it, says how that went, and stays. It knows from the signal init dies
+//! with whether the container wanted a reboot or a halt, and clears up however init died.
+//!
+//! What has to be *served* while the container runs is the work of its child, the [`attendant`]. The two watch each other.
+
+mod attendant;
+mod console;
+mod door;
 
 use std::io::{Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 
+use self::attendant::Over;
+use self::door::Door;
 use crate::channel::{Channel, Message, Trouble};
 use crate::error::{Call, Failed};
+use crate::hooks::wait_for;
 use crate::interrupt::Interrupt;
 use crate::launch::{Launched, chain, exec_init, launch};
 use crate::lock::{CLEARING, Lock, LockError, close_inherited};
@@ -24,14 +33,30 @@ use crate::state::{RunDir, Running, State, boot_id, start_ticks};
 use crate::verbs::VerbError;
 use crate::{cgroup, sys, teardown};
 
-/// Size at which the console log is put aside and a new one begun; two are kept, so a container can fill no more than twice this, in bytes.
-const CONSOLE_LOG_BYTES: u64 = 64 * 1024;
-
 /// A container that reboots sooner than this after its start is made to wait as long: a reboot loop costs the host nothing.
 const QUICK_REBOOT: Duration = Duration::from_secs(2);
 
 /// How long the monitor waits for a command that holds the container's lock before it clears up without it.
 const LOCK_PATIENCE: Duration = Duration::from_secs(600);
+
+/// How long the attendant may take to hear what a container printed last.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// An attendant that dies sooner than this is not made anew at once.
+const QUICK_DEATH: Duration = Duration::from_secs(1);
+
+/// What there is of a container that only a living process can hold; the monitor and its attendant have it both.
+#[derive(Debug)]
+struct Kit {
+    run: RunDir,
+    /// pidfd of the container's init.
+    init: OwnedFd,
+    /// Master side of its console; a container that was without any monitor for a while has lost it.
+    console: Option<OwnedFd>,
+    door: Door,
+    /// Held for as long as one of the two lives.
+    _alive: Alive,
+}
 
 /// Forks the monitor, which starts the container; returns when init has become a program of the container, or what went wrong.
 ///
@@ -67,7 +92,7 @@ pub(crate) fn start(plan: &Plan, host: &cgroup::Host, probe: Probe, interrupt: &
 
 fn run(plan: &Plan, host: &cgroup::Host, probe: Probe, report: &Channel) -> ! {
     let run = RunDir::new(&plan.vz.run_dir);
-    let (launched, _alive) = match begin(plan, host, probe, &run) {
+    let (launched, alive) = match begin(plan, host, probe, &run) {
         Ok(ok) => ok,
         Err(trouble) => {
             // Nobody to tell means nobody waits: the journal tells the next command.
@@ -80,13 +105,25 @@ fn run(plan: &Plan, host: &cgroup::Host, probe: Probe, report: &Channel) -> ! {
         tracing::debug!("nobody waits for this start any more: {e}");
     }
     close_inherited(&plan.vz.lock_file);
-    match stay(plan, host, &run, &launched) {
-        Ok(()) => sys::exit_now(0),
-        Err(e) => {
-            tracing::error!("monitor: {}", e.one_line());
-            sys::exit_now(1);
+    let stay = || {
+        detach()?;
+        // Neighbours that remember another machine for an address learn better. Not before now: it takes longer than the start itself.
+        if let Err(e) = crate::net::announce(&plan.vz.net, &plan.vz.net.ips().collect::<Vec<_>>()) {
+            tracing::debug!("announce: {}", chain(&e));
         }
-    }
+        let (pid, init, console) = launched.into_parts();
+        let door = Door::open(&run)?;
+        let kit = Kit { run, init, console: Some(console), door, _alive: alive };
+        watch(plan, host, &kit, Some(pid))
+    };
+    sys::exit_now(ended(stay()))
+}
+
+/// The exit status of a monitor.
+fn ended(result: Result<(), Failed>) -> i32 {
+    let Err(e) = result else { return 0 };
+    tracing::error!("monitor: {}", e.one_line());
+    1
 }
 
 type Alive = nix::fcntl::Flock<std::fs::File>;
@@ -94,7 +131,7 @@ type Alive = nix::fcntl::Flock<std::fs::File>;
 fn begin(plan: &Plan, host: &cgroup::Host, probe: Probe, run: &RunDir) -> Result<(Launched, Alive), Trouble> {
     leave_caller()?;
     let alive = run.monitor_lock()?.ok_or_else(|| Trouble::Call("another monitor of this container lives".into()))?;
-    title(plan);
+    title(&format!("vz-monitor: CT {}", plan.ctid));
     let launched = launch(plan, host, Some(probe), &exec_init)?;
     let pid = launched.pid.as_raw();
     // The state is there before init runs: whoever kills us from here on leaves a container that is known.
@@ -115,40 +152,44 @@ fn begin(plan: &Plan, host: &cgroup::Host, probe: Probe, run: &RunDir) -> Result
     Ok((launched, alive))
 }
 
-/// The monitor's life.
-fn stay(plan: &Plan, host: &cgroup::Host, run: &RunDir, launched: &Launched) -> Result<(), Failed> {
+/// The monitor's life, from the start of init to the end of what was made for it. Init is the monitor's own child, known by its process id,
+/// or that of a monitor that died: then its end is seen and not how it came, and a reboot from inside is a halt.
+fn watch(plan: &Plan, host: &cgroup::Host, kit: &Kit, mut child: Option<Pid>) -> Result<(), Failed> {
     let started = Instant::now();
-    detach()?;
-    // Neighbours that remember another machine for an address learn better. Not before now: it takes longer than the start itself.
-    if let Err(e) = crate::net::announce(&plan.vz.net, &plan.vz.net.ips().collect::<Vec<_>>()) {
-        tracing::debug!("announce: {}", chain(&e));
-    }
-    let mut log = ConsoleLog::open(run)?;
     loop {
-        let mut fds = [PollFd::new(&launched.pidfd, PollFlags::IN), PollFd::new(&launched.console, PollFlags::IN)];
-        // A console with no one at its other end says HUP for ever: init has closed it and may open it again.
-        let watched = if log.quiet { &mut fds[..1] } else { &mut fds[..] };
-        let patience = log.quiet.then_some(rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 });
-        match poll(watched, patience.as_ref()) {
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(e) => return Err(e).call(|| "poll()"),
-        }
-        log.quiet = false;
-        let (init, console) = (fds[0].revents(), fds[1].revents());
-        if !console.is_empty() {
-            log.copy(&launched.console);
-        }
-        if !init.is_empty() {
+        let born = Instant::now();
+        let before = sys::descriptors().call(|| "readdir(/proc/self/fd)")?;
+        let me = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())
+            .call(|| "pidfd_open(self)")?;
+        let share = sys::Clone { shared_descriptors: true, ..sys::Clone::default() };
+        let Some(attendant) = sys::clone3(&share).call(|| "clone3(attendant)")? else {
+            title(&format!("vz-attendant: CT {}", plan.ctid));
+            match attendant::attend(kit, &me) {
+                Ok(Over::Init) => sys::exit_now(0),
+                Ok(Over::Monitor) => {}
+                Err(e) => sys::exit_now(ended(Err(e))),
+            }
+            succeed(plan, kit)?;
+            drop(me);
+            sys::close_all_but(&before).call(|| "readdir(/proc/self/fd)")?;
+            child = None;
+            continue;
+        };
+        let init_is_over = wait_for_first(&kit.init, &attendant.pidfd)?;
+        end_attendant(&attendant)?;
+        drop((attendant, me));
+        sys::close_all_but(&before).call(|| "readdir(/proc/self/fd)")?;
+        if init_is_over {
             break;
         }
+        tracing::warn!("Warning: the attendant of the container has died; it gets another");
+        wait_for(&kit.init, QUICK_DEATH.saturating_sub(born.elapsed()))?;
     }
-    let end = waitpid(launched.pid, None).call(|| "waitpid(init)")?;
-    log.copy(&launched.console);
+    let end = child.map(|pid| waitpid(pid, None).call(|| "waitpid(init)")).transpose()?;
     // reboot(2) in a pid namespace ends its init: by SIGHUP for a restart, by SIGINT for a halt (pid_namespaces(7)).
-    let reboot = matches!(end, WaitStatus::Signaled(_, Signal::SIGHUP, _));
+    let reboot = matches!(end, Some(WaitStatus::Signaled(_, Signal::SIGHUP, _)));
     tracing::info!("Container has stopped ({end:?}){}", if reboot { ", restarting it" } else { "" });
-    let cleared = clear(plan, host, run);
+    let cleared = clear(plan, host, &kit.run);
     if reboot && cleared {
         std::thread::sleep(QUICK_REBOOT.saturating_sub(started.elapsed()));
         return restart(plan);
@@ -156,29 +197,57 @@ fn stay(plan: &Plan, host: &cgroup::Host, run: &RunDir, launched: &Launched) -> 
     Ok(())
 }
 
-/// Gives a container whose monitor died another one. It is not the parent of init, so of init's end it learns only that, not how: a reboot
-/// from inside is then a halt. Its console is gone with the first monitor.
+/// Waits for the end of init, or of the attendant: true if it was init's.
+fn wait_for_first(init: &OwnedFd, attendant: &OwnedFd) -> Result<bool, Failed> {
+    let mut fds = [PollFd::new(init, PollFlags::IN), PollFd::new(attendant, PollFlags::IN)];
+    while let Err(e) = poll(&mut fds, None) {
+        if e != rustix::io::Errno::INTR {
+            return Err(e).call(|| "poll(init, attendant)");
+        }
+    }
+    Ok(!fds[0].revents().is_empty())
+}
+
+/// Sees the attendant off: it ends by itself when init has, after the last words on the console.
+fn end_attendant(attendant: &sys::Cloned) -> Result<(), Failed> {
+    if !wait_for(&attendant.pidfd, LAST_WORDS)? {
+        rustix::process::pidfd_send_signal(&attendant.pidfd, rustix::process::Signal::KILL)
+            .call(|| "pidfd_send_signal(attendant, KILL)")?;
+    }
+    waitpid(attendant.pid, None).call(|| "waitpid(attendant)").map(drop)
+}
+
+/// The attendant of a monitor that died becomes the monitor.
+fn succeed(plan: &Plan, kit: &Kit) -> Result<(), Failed> {
+    title(&format!("vz-monitor: CT {}", plan.ctid));
+    let Some(Running { state, .. }) = kit.run.running()? else { return Ok(()) };
+    kit.run.write_state(&State { monitor_pid: nix::unistd::getpid().as_raw(), ..state })
+}
+
+/// Gives a container whose monitor and attendant died both another pair. It is not the parent of init, so of init's end it learns only that,
+/// not how; the console is gone with the first.
 pub(crate) fn adopt(plan: &Plan, host: &cgroup::Host, running: &Running) -> Result<(), Failed> {
-    let (ours, theirs) = Channel::pair()?;
+    let (ours, theirs) = Channel::<Message>::pair()?;
     if sys::clone3(&sys::Clone::default()).call(|| "clone3(monitor)")?.is_some() {
         drop(theirs);
         // The other side closes its end once it holds the monitor's lock.
         return ours.receive().map(drop);
     }
     drop(ours);
-    let run = RunDir::new(&plan.vz.run_dir);
     let attend = || -> Result<(), Failed> {
         leave_caller()?;
-        let Some(_alive) = run.monitor_lock()? else { return Ok(()) };
-        title(plan);
+        close_inherited(&plan.vz.lock_file);
+        let run = RunDir::new(&plan.vz.run_dir);
+        let Some(alive) = run.monitor_lock()? else { return Ok(()) };
+        let init = running.init.try_clone().call(|| "dup(pidfd)")?;
+        let door = Door::open(&run)?;
+        let kit = Kit { run, init, console: None, door, _alive: alive };
+        succeed(plan, &kit)?;
         detach()?;
         drop(theirs);
-        poll(&mut [PollFd::new(&running.init, PollFlags::IN)], None).call(|| "poll(init)")?;
-        tracing::info!("Container has stopped");
-        clear(plan, host, &run);
-        Ok(())
+        watch(plan, host, &kit, None)
     };
-    sys::exit_now(i32::from(attend().is_err()))
+    sys::exit_now(ended(attend()))
 }
 
 /// A session of its own, no directory held, no signal blocked: those of the command that is starting us are not meant for us.
@@ -242,16 +311,16 @@ fn detach() -> Result<(), Failed> {
 
 /// Shows in `ps` as what it is. The arguments of a process are read from its own memory, between two addresses that /proc/self/stat tells;
 /// writing there through /proc/self/mem needs no privilege.
-fn title(plan: &Plan) {
-    let title = format!("vz-monitor: CT {}", plan.ctid);
-    let _ = nix::sys::prctl::set_name(c"vz-monitor");
+fn title(title: &str) {
+    let name = title.split(':').next().and_then(|name| std::ffi::CString::new(name).ok()).unwrap_or_default();
+    let _ = nix::sys::prctl::set_name(&name);
     let go = || -> Option<()> {
         let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
         let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(45);
         let start: u64 = fields.next()?.parse().ok()?;
         let end: u64 = fields.next()?.parse().ok()?;
         let room = usize::try_from(end.checked_sub(start)?).ok()?;
-        let mut bytes = title.into_bytes();
+        let mut bytes = title.as_bytes().to_vec();
         bytes.truncate(room.checked_sub(1)?);
         bytes.resize(room, 0);
         let mut memory = std::fs::OpenOptions::new().write(true).open("/proc/self/mem").ok()?;
@@ -260,56 +329,5 @@ fn title(plan: &Plan) {
     };
     if go().is_none() {
         tracing::debug!("the monitor keeps the command line of the command that started it");
-    }
-}
-
-/// What the container printed on its console, the last of it.
-struct ConsoleLog {
-    path: PathBuf,
-    file: std::fs::File,
-    bytes: u64,
-    quiet: bool,
-}
-
-impl ConsoleLog {
-    fn open(run: &RunDir) -> Result<Self, Failed> {
-        let path = run.path().join("console.log");
-        let file = std::fs::File::create(&path).call(|| format!("open({})", path.display()))?;
-        Ok(Self { path, file, bytes: 0, quiet: false })
-    }
-
-    /// Takes what there is, up to a bound: a container that never stops printing must not keep its monitor from noticing its end.
-    fn copy(&mut self, console: &OwnedFd) {
-        let mut buffer = [0u8; 4096];
-        for _ in 0..16 {
-            match poll(
-                &mut [PollFd::new(console, PollFlags::IN)],
-                Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }),
-            ) {
-                Ok(n) if n > 0 => {}
-                _ => return,
-            }
-            match rustix::io::read(console.as_fd(), &mut buffer) {
-                Ok(n) if n > 0 => self.append(&buffer[..n]),
-                _ => {
-                    self.quiet = true;
-                    return;
-                }
-            }
-        }
-    }
-
-    /// A full disk loses console output; it must not lose the container.
-    fn append(&mut self, text: &[u8]) {
-        if self.bytes + text.len() as u64 > CONSOLE_LOG_BYTES {
-            let _ = std::fs::rename(&self.path, self.path.with_extension("log.1"));
-            if let Ok(file) = std::fs::File::create(&self.path) {
-                self.file = file;
-            }
-            self.bytes = 0;
-        }
-        if self.file.write_all(text).is_ok() {
-            self.bytes += text.len() as u64;
-        }
     }
 }
