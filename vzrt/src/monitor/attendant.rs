@@ -101,7 +101,7 @@ impl Attendant<'_> {
     fn patience(&self) -> Option<Timespec> {
         let quiet = self.console.as_ref().and_then(Console::patience);
         let patience = quiet.into_iter().chain(self.no_room.then_some(NO_ROOM)).min()?;
-        Some(Timespec { tv_sec: patience.as_secs().cast_signed(), tv_nsec: patience.subsec_nanos().into() })
+        Timespec::try_from(patience).ok()
     }
 
     fn hear(&mut self, source: Source) -> Option<Over> {
