@@ -8,8 +8,8 @@
 mod attendant;
 mod console;
 mod door;
+mod title;
 
-use std::io::{Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -21,6 +21,7 @@ use rustix::fs::{Mode, OFlags};
 
 use self::attendant::Over;
 use self::door::Door;
+use self::title::title;
 use crate::channel::{Channel, Message, Trouble};
 use crate::error::{Call, Failed};
 use crate::hooks::wait_for;
@@ -307,27 +308,4 @@ fn detach() -> Result<(), Failed> {
         .and_then(|()| rustix::stdio::dup2_stdout(&null))
         .and_then(|()| rustix::stdio::dup2_stderr(&null))
         .call(|| "dup2(/dev/null)")
-}
-
-/// Shows in `ps` as what it is. The arguments of a process are read from its own memory, between two addresses that /proc/self/stat tells;
-/// writing there through /proc/self/mem needs no privilege.
-fn title(title: &str) {
-    let name = title.split(':').next().and_then(|name| std::ffi::CString::new(name).ok()).unwrap_or_default();
-    let _ = nix::sys::prctl::set_name(&name);
-    let go = || -> Option<()> {
-        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-        let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(45);
-        let start: u64 = fields.next()?.parse().ok()?;
-        let end: u64 = fields.next()?.parse().ok()?;
-        let room = usize::try_from(end.checked_sub(start)?).ok()?;
-        let mut bytes = title.as_bytes().to_vec();
-        bytes.truncate(room.checked_sub(1)?);
-        bytes.resize(room, 0);
-        let mut memory = std::fs::OpenOptions::new().write(true).open("/proc/self/mem").ok()?;
-        memory.seek(SeekFrom::Start(start)).ok()?;
-        memory.write_all(&bytes).ok()
-    };
-    if go().is_none() {
-        tracing::debug!("the monitor keeps the command line of the command that started it");
-    }
 }
