@@ -1,7 +1,10 @@
 //! Our times beside those of LXC, runc and bare namespaces, in turn (A B C A B C …), on the same root file system, so
 //! that what else the machine does falls on all of them. Prints medians and ratios; asserts nothing. `make bench`.
+//! Then what a container costs: the same programs inside and outside, and the memory that one more of them takes.
 
+mod footprint;
 mod measure;
+mod overhead;
 mod root;
 mod runtimes;
 
@@ -19,6 +22,20 @@ struct Arguments {
     /// How often each thing is measured.
     #[arg(long, default_value_t = 40)]
     rounds: u32,
+    /// What is measured; all of it unless told.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Create, start, exec, list: how long the commands take, beside the peers'.
+    Commands,
+    /// The same programs inside and outside.
+    Overhead,
+    /// What one more idle container takes of the host's memory.
+    Footprint,
 }
 
 fn main() -> ExitCode {
@@ -45,18 +62,40 @@ fn go(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         println!("{name}: not installed, not measured (`make build`, `make peers`)");
     }
     let runtimes: Vec<Runtime> = found.into_iter().filter_map(|(_, runtime)| runtime).collect();
-    let result = compare(arguments.rounds, &runtimes, vzctl_is_there.then_some(&node));
+    let result = measure_parts(arguments, &runtimes, vzctl_is_there.then_some(&node), directory.path());
     runtimes.iter().for_each(|runtime| drop(measure::stop(runtime)));
     runtimes::remove_lxc_cgroups();
     result
 }
 
+fn measure_parts(
+    arguments: &Arguments,
+    runtimes: &[Runtime],
+    node: Option<&Node>,
+    directory: &std::path::Path,
+) -> Result<(), Box<dyn Error>> {
+    let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
+    if wanted(Part::Commands) {
+        compare(arguments.rounds, runtimes, node)?;
+    }
+    let Some(node) = node else { return Ok(()) };
+    if wanted(Part::Overhead) {
+        overhead::measure(arguments.rounds, node, directory)?;
+    }
+    if wanted(Part::Footprint) {
+        footprint::measure(node)?;
+    }
+    Ok(())
+}
+
+/// What the measured containers are made with: everything a container normally has (an address, limits of memory, tasks and CPU, disk
+/// quota). The peers are given none of it.
+pub(crate) const NORMAL: [&str; 4] = ["--ostemplate", "bench", "--config", "vswap-512m"];
+
 fn compare(rounds: u32, runtimes: &[Runtime], node: Option<&Node>) -> Result<(), Box<dyn Error>> {
     if let Some(node) = node {
         create(rounds, node)?;
-        // With everything a container normally has: an address, limits of memory, tasks and CPU, disk quota. The peers are given none of it.
-        let normal = ["create", "101", "--ostemplate", "bench", "--config", "vswap-512m", "--ipadd", "10.99.77.1"];
-        node.vzctl(normal).ok();
+        node.vzctl(["create", "101"].into_iter().chain(NORMAL).chain(["--ipadd", "10.99.77.1"])).ok();
     }
     starts(rounds, runtimes)?;
     execs(rounds, runtimes)?;

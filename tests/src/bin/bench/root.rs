@@ -27,11 +27,13 @@ pub(crate) fn make(directory: &Path) -> Result<Roots, Box<dyn Error>> {
     for part in ["bin", "sbin", "etc", "dev", "proc", "sys", "run", "tmp", "root", "var"] {
         fs_err::create_dir_all(plain.join(part))?;
     }
-    let source = directory.join("tick.c");
-    fs_err::write(&source, include_str!("tick.c"))?;
-    let mut cc = Command::new("cc");
-    cc.args(["-O2", "-static", "-o"]).arg(plain.join("sbin/init")).arg(&source);
-    run(cc)?;
+    for (program, source) in [("sbin/init", include_str!("tick.c")), ("bin/work", include_str!("work.c"))] {
+        let file = directory.join("source.c");
+        fs_err::write(&file, source)?;
+        let mut cc = Command::new("cc");
+        cc.args(["-O2", "-static", "-o"]).arg(plain.join(program)).arg(&file);
+        run(cc)?;
+    }
     fs_err::copy("/usr/bin/busybox", plain.join("bin/busybox"))?;
     for applet in ["sh", "true", "cat", "hostname", "halt"] {
         symlink("busybox", plain.join("bin").join(applet))?;

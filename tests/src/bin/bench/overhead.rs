@@ -1,0 +1,65 @@
+//! What a program loses by running in a container: the same static program, in turn inside and outside, timing itself.
+
+use std::error::Error;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use tests::node::Node;
+
+use crate::NORMAL;
+use crate::measure::Timings;
+
+/// The kinds of work of `work.c`, and what they stand for.
+const KINDS: [(&str, &str); 5] = [
+    ("cpu", "arithmetic and memory"),
+    ("calls", "open, fstat, read, close; a pipe"),
+    ("files", "500 files made, written, read, removed"),
+    ("net", "TCP on the loopback: talk and flood"),
+    ("null", "getppid: the bare way into the kernel"),
+];
+
+pub(crate) fn measure(rounds: u32, node: &Node, directory: &Path) -> Result<(), Box<dyn Error>> {
+    // No limit of CPU time: it would be measured instead.
+    node.vzctl(["create", "103"].into_iter().chain(NORMAL)).ok();
+    node.vzctl(["start", "103"]).ok();
+    let result = table(rounds, node, directory);
+    node.vzctl(["stop", "103", "--fast"]).ok();
+    node.vzctl(["destroy", "103"]).ok();
+    result
+}
+
+fn table(rounds: u32, node: &Node, directory: &Path) -> Result<(), Box<dyn Error>> {
+    println!("\nthe same program inside and outside, in turn, n = {rounds}; spreads are 10 %..90 %");
+    println!("  {:<7} {:>22} {:>22} {:>8}  what it does", "", "outside, ms", "inside, ms", "loss");
+    for (kind, what) in KINDS {
+        let (mut outside, mut inside) = (Timings::default(), Timings::default());
+        for round in 0..=rounds {
+            let mut plain = Command::new(directory.join("plain/bin/work"));
+            plain.arg(kind).arg(directory);
+            let times = (own_time(plain)?, own_time(node.command("vzctl", ["exec", "103", "work", kind, "/root"]))?);
+            // The first round warms caches.
+            if round > 0 {
+                outside.add(times.0);
+                inside.add(times.1);
+            }
+        }
+        let loss = inside.quantile(0.5).as_secs_f64() / outside.quantile(0.5).as_secs_f64() - 1.0;
+        println!("  {kind:<7} {:>22} {:>22} {:>6.1} %  {what}", spread(&outside), spread(&inside), loss * 100.0);
+    }
+    Ok(())
+}
+
+/// What the program says it took.
+fn own_time(mut command: Command) -> Result<Duration, Box<dyn Error>> {
+    let output = command.output()?;
+    if !output.status.success() {
+        return Err(format!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr)).into());
+    }
+    Ok(Duration::from_nanos(String::from_utf8(output.stdout)?.trim().parse()?))
+}
+
+fn spread(timings: &Timings) -> String {
+    let ms = |part| timings.quantile(part).as_secs_f64() * 1e3;
+    format!("{:.1} ({:.1}..{:.1})", ms(0.5), ms(0.1), ms(0.9))
+}
