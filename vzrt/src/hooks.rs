@@ -145,7 +145,7 @@ impl Script {
             vec![format!("PATH={PATH}"), format!("VE_STATE={ve_state}"), "HOME=/".into(), "TERM=linux".into()];
         env.extend(plan.vz.hooks.env.iter().filter(|(k, _)| k == "VEID").map(|(k, v)| format!("{k}={v}")));
         sys::reset_signals().call(|| "sigprocmask()")?;
-        container::confine(&plan.spec)?;
+        container::confine(plan)?;
         exec_shell(&[path], &env)
     }
 }

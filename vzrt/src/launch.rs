@@ -292,7 +292,7 @@ pub(crate) fn exec_init(plan: &Plan) -> Result<(), Trouble> {
     }
     container::console_as_stdio()?;
     sys::reset_signals().call(|| "sigprocmask()")?;
-    container::confine(&plan.spec)?;
+    container::confine(plan)?;
     let process = plan.spec.process().as_ref();
     let c_strings = |list: Option<&Vec<String>>| -> Vec<std::ffi::CString> {
         list.into_iter().flatten().filter_map(|s| std::ffi::CString::new(s.as_str()).ok()).collect()
@@ -311,6 +311,6 @@ pub(crate) fn exec_init(plan: &Plan) -> Result<(), Trouble> {
 /// The payload of an environment without an init of the container's: reports that it is there, and then only buries the dead.
 pub(crate) fn idle(plan: &Plan) -> Result<(), Trouble> {
     sys::reset_signals().call(|| "sigprocmask()")?;
-    container::confine(&plan.spec)?;
+    container::confine(plan)?;
     Ok(())
 }

@@ -2,6 +2,7 @@
 //!
 //! What OCI has words for is in [`Plan::spec`]; the rest is in [`Plan::vz`].
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -10,8 +11,10 @@ use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
 use crate::Ctid;
+use crate::error::Failed;
 use crate::guest::{Hostname, HostnameStyle};
 use crate::net::NetPlan;
+use crate::seccomp;
 
 /// A container about to be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,6 +25,37 @@ pub struct Plan {
     pub spec: Spec,
     /// What OCI has no words for.
     pub vz: Extras,
+}
+
+impl Plan {
+    /// The same plan with its system call filter compiled, once for all processes that will run inside: `vz.filter` takes the place of
+    /// `spec.linux.seccomp`, so that there are never two that could differ.
+    ///
+    /// # Errors
+    /// The filter has what this runtime or the kernel can't do.
+    pub(crate) fn compiled(&self) -> Result<Self, Failed> {
+        let mut plan = self.clone();
+        if let Some(program) = self.seccomp()? {
+            plan.vz.filter = Some(program.into_owned());
+            if let Some(linux) = plan.spec.linux_mut() {
+                linux.set_seccomp(None);
+            }
+        }
+        Ok(plan)
+    }
+
+    /// The system call filter, compiled by now if it was not before.
+    ///
+    /// # Errors
+    /// As [`Plan::compiled`].
+    pub(crate) fn seccomp(&self) -> Result<Option<Cow<'_, seccomp::Program>>, Failed> {
+        if let Some(program) = &self.vz.filter {
+            return Ok(Some(Cow::Borrowed(program)));
+        }
+        let filter = self.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+        let compile = |filter| seccomp::Program::compile(filter, seccomp::Machine::NATIVE).map(Cow::Owned);
+        filter.map(compile).transpose().map_err(|e| Failed::new("compile the system call filter", e.to_string()))
+    }
 }
 
 /// The part of a plan that is ours.
@@ -50,6 +84,9 @@ pub struct Extras {
     pub granted_nodes: Vec<String>,
     /// Programs to try as init, in order; the arguments are `spec.process.args`.
     pub init: Vec<String>,
+    /// The system call filter as the kernel takes it, in the plan of a started container; a plan that was only decided has it in its spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<seccomp::Program>,
     /// What the monitor runs after the container asked for a reboot: the command line that starts it again.
     pub restart_argv: Vec<String>,
 }
@@ -148,4 +185,49 @@ pub struct GuestPlan {
     pub nameservers: Vec<IpAddr>,
     /// `SEARCHDOMAIN`, `inherit` already replaced.
     pub search: Vec<Hostname>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+
+    use super::*;
+    use crate::policy;
+
+    fn plan() -> Plan {
+        let range = r#"{"uid":100000,"gid":100000,"count":65536}"#;
+        let text = format!(
+            r#"{{"ctid":101,"spec":{{"ociVersion":"1.0.2","linux":{{}}}},"vz":{{"run_dir":"/run/vz/101",
+            "lock_file":"/vz/lock/101.lck","cgroup":"vz","ids":{range},"root":{{"mountpoint":"/vz/root/101",
+            "private":"/vz/private/101","layers":"whole","disk":"unbounded","ids":{range},"options":[]}},
+            "net":{},"hooks":{},"guest":{},"dev_nodes":[],"init":[],"restart_argv":[]}}}}"#,
+            r#"{"host_ifname":"vz101","prefix":"vz","addresses":[],"route_source_dev":null,"neighbour_devs":"all",
+            "arp_detect":true,"error_on_arpfail":false,"mtu":null}"#,
+            serde_json::to_string(&Hooks::default()).unwrap(),
+            serde_json::to_string(&GuestPlan::default()).unwrap(),
+        );
+        let mut plan: Plan = serde_json::from_str(&text).unwrap();
+        plan.spec.linux_mut().as_mut().unwrap().set_seccomp(Some(policy::seccomp(&[])));
+        plan
+    }
+
+    #[test]
+    fn a_started_containers_plan_has_its_filter_once_and_as_it_was_compiled() {
+        let decided = plan();
+        let compiled = decided.compiled().unwrap();
+        assert_eq!(compiled.spec.linux().as_ref().unwrap().seccomp(), &None);
+        let read: Plan = serde_json::from_slice(&serde_json::to_vec(&compiled).unwrap()).unwrap();
+        assert_eq!(read, compiled);
+        assert_eq!(read.seccomp().unwrap(), decided.seccomp().unwrap(), "compiled at need it is the same");
+        assert!(!read.seccomp().unwrap().unwrap().instructions.is_empty());
+    }
+
+    #[test]
+    fn compiling_twice_changes_nothing_and_a_plan_without_filter_stays_one() {
+        let compiled = plan().compiled().unwrap();
+        assert_eq!(compiled.compiled().unwrap(), compiled);
+        let mut without = plan();
+        without.spec.linux_mut().as_mut().unwrap().set_seccomp(None);
+        assert_eq!(without.compiled().unwrap().seccomp().unwrap(), None);
+    }
 }

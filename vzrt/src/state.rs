@@ -2,7 +2,8 @@
 //!
 //! * `journal.json` – what is about to exist, synced before the first of it does. Clean-up after any end works from it.
 //! * `state.json` – the running container: its init, its monitor.
-//! * `plan.json` – the plan it was started with; `exec`, `set` and `stop` take capabilities, seccomp and hooks from it.
+//! * `plan.json` – the plan it was started with, its system call filter compiled; `exec`, `set` and `stop` take capabilities, filter and hooks
+//!   from it.
 //! * `monitor` – locked by the monitor and its attendant for as long as one of them lives.
 //! * `monitor.sock` – where the attendant hears commands.
 //! * `handover` – present while `stop` waits: the monitor then leaves the unmounting to it.

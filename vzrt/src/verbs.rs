@@ -152,6 +152,11 @@ fn journal_of(plan: &Plan) -> Journal {
     }
 }
 
+/// Before anything is made, so that nothing has to be taken away again.
+fn compiled(plan: &Plan) -> Result<Plan, VerbError> {
+    plan.compiled().map_err(|e| VerbError::Start(e.into()))
+}
+
 fn mount_journaled(plan: &Plan, run: &RunDir, journal: &Journal) -> Result<(), VerbError> {
     hooks::run_on_host(&plan.vz.hooks.premount, &plan.vz.hooks).map_err(VerbError::Hook)?;
     run.write_journal(journal)?;
@@ -179,6 +184,7 @@ pub fn start(
     interrupt: &Interrupt,
     tell: &mut dyn FnMut(Step),
 ) -> Result<(), VerbError> {
+    let plan = &compiled(plan)?;
     let run = RunDir::new(&plan.vz.run_dir);
     let journal = journal_of(plan);
     let go = |tell: &mut dyn FnMut(Step)| {
@@ -320,7 +326,7 @@ pub fn with_idle_init<T>(
     work: impl FnOnce(&Inside) -> T,
 ) -> Result<T, VerbError> {
     let run = RunDir::new(&plan.vz.run_dir);
-    let mut plan = plan.clone();
+    let mut plan = compiled(plan)?;
     // The container is not starting: its own start script is not for this.
     plan.vz.hooks.start = None;
     let journal = journal_of(&plan);

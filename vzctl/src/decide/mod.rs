@@ -49,6 +49,7 @@ pub fn plan(node: &Node, container: &Subject) -> Result<Plan, Failure> {
         dev_nodes: dev_nodes.collect(),
         granted_nodes: granted.collect(),
         init: INIT.map(str::to_owned).to_vec(),
+        filter: None,
         restart_argv: restart_argv(node, ctid)?,
     };
     Ok(Plan { ctid, spec, vz })

@@ -113,13 +113,12 @@ fn write_settings(settings: &GuestPlan) -> Result<(), guest::Error> {
 ///
 /// The order matters: taking a filter without giving up set-user-id programs needs CAP_SYS_ADMIN, which the plan may take away, and cutting
 /// the bounding set needs CAP_SETPCAP.
-pub(crate) fn confine(spec: &Spec) -> Result<(), Failed> {
-    let process = spec.process().as_ref();
+pub(crate) fn confine(plan: &Plan) -> Result<(), Failed> {
+    let process = plan.spec.process().as_ref();
     process.map_or(Ok(()), limits)?;
-    if let Some(filter) = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) {
-        let why = |e: &dyn std::error::Error| Failed::new("seccomp(SECCOMP_SET_MODE_FILTER)", crate::launch::chain(e));
-        let program = seccomp::Program::compile(filter, seccomp::Machine::NATIVE).map_err(|e| why(&e))?;
-        seccomp::load(&program).map_err(|e| why(&e))?;
+    if let Some(program) = plan.seccomp()? {
+        seccomp::load(&program)
+            .map_err(|e| Failed::new("seccomp(SECCOMP_SET_MODE_FILTER)", crate::launch::chain(&e)))?;
     }
     process.map_or(Ok(()), capabilities)
 }

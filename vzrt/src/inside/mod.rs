@@ -157,7 +157,7 @@ impl<'a> Inside<'a> {
     /// What `edit` met.
     pub fn change_files(&self, edit: impl Fn() -> Result<(), Trouble>) -> Result<(), InsideError> {
         self.edit(EDIT_TIMEOUT, || {
-            container::confine(&self.plan.spec)?;
+            container::confine(self.plan)?;
             edit()
         })
     }
@@ -286,7 +286,7 @@ impl<'a> Inside<'a> {
     /// Puts on the container's confinement and becomes the program.
     fn become_program(&self, program: &Program, term: &str) -> Result<std::convert::Infallible, Trouble> {
         sys::reset_signals().call(|| "sigprocmask()")?;
-        container::confine(&self.plan.spec)?;
+        container::confine(self.plan)?;
         let mut env: Vec<String> = ENV.iter().map(|s| (*s).to_owned()).collect();
         env.push(term.to_owned());
         match program {

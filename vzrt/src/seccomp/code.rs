@@ -1,7 +1,10 @@
 //! Classic BPF, as much of it as a filter needs.
 
-/// One instruction, laid out as the kernel's `struct sock_filter`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use serde::{Deserialize, Serialize};
+
+/// One instruction, laid out as the kernel's `struct sock_filter`. Written down it is one number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "u64", from = "u64")]
 #[repr(C)]
 pub struct Instruction {
     /// What to do: class, size or operation, source.
@@ -12,6 +15,18 @@ pub struct Instruction {
     pub jf: u8,
     /// The constant: an offset, a value to compare with, a distance, a return value.
     pub k: u32,
+}
+
+impl From<Instruction> for u64 {
+    fn from(Instruction { code, jt, jf, k }: Instruction) -> Self {
+        Self::from(code) << 48 | Self::from(jt) << 40 | Self::from(jf) << 32 | Self::from(k)
+    }
+}
+
+impl From<u64> for Instruction {
+    fn from(number: u64) -> Self {
+        Self { code: (number >> 48) as u16, jt: (number >> 40) as u8, jf: (number >> 32) as u8, k: number as u32 }
+    }
 }
 
 pub(super) const LD_ABS: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use oci_spec::runtime::{
     LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall,
 };
+use serde::{Deserialize, Serialize};
 
 use super::abi::{Abi, Machine};
 use super::code::{AND, ARCH, Instruction, JEQ, JGE, JGT, LD_ABS, NR, RET, argument, branch};
@@ -20,7 +21,7 @@ const SKIPPED: u32 = u32::MAX;
 const ENOSYS: u32 = libc::ENOSYS.unsigned_abs();
 
 /// A compiled filter, ready for [`super::load`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
     /// The code.
     pub instructions: Vec<Instruction>,
@@ -28,6 +29,7 @@ pub struct Program {
     pub flags: u32,
     /// Names that are a system call on no ABI of this machine; they had no effect. A newer name, another machine's, or a typing error: for
     /// the caller to log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<String>,
 }
 

@@ -55,7 +55,7 @@ impl Pair {
         let monitor = Process::new(node.process(ctid, "monitor"))?;
         let children = monitor.task_main_thread()?.children()?;
         let named = |pid: &u32| {
-            let child = Process::new(pid.cast_signed()).ok()?;
+            let child = Process::new(i32::try_from(*pid).ok()?).ok()?;
             child.stat().is_ok_and(|stat| stat.comm == "vz-attendant").then_some(child)
         };
         let attendant = children.iter().find_map(named).ok_or("a container without an attendant")?;
