@@ -9,6 +9,8 @@ TEMPLATE   ?= debian-12-x86_64
 
 CARGO   ?= cargo
 VZCTL   := target/release/vzctl
+# What stays with a container; vzctl looks for it beside itself.
+VZRT     = $(dir $(VZCTL))vzrt
 SUITE   := target/debug/suite
 MACHINE := target/debug/reference
 ONLY    := $(addprefix --package=,$(PACKAGE))
@@ -43,7 +45,7 @@ peers: ## install the runtimes that `make bench` compares with
 	DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(PEERS) </dev/null
 
 build: ## release binaries
-	$(CARGO) build --release --locked -p vzctl
+	$(CARGO) build --release --locked -p vzctl -p vzrt
 
 # All of them at once, as the programs below would: one set of features, nothing built twice.
 build-tests:
@@ -83,9 +85,10 @@ lint: ## formatting and clippy, no warnings
 
 # A configuration that is there already is its owner's: never overwritten, never removed. Where ours differs it goes beside it as .new.
 install: ## vzctl, its other names, configuration, man pages, completions, boot unit; DESTDIR and PREFIX honoured
-	@test -x $(VZCTL) || { echo "there is no $(VZCTL): make build"; exit 1; }
+	@test -x $(VZCTL) -a -x $(VZRT) || { echo "there is no $(VZCTL): make build"; exit 1; }
 	install -d $(ROOT)/etc/vz/names $(SBIN) $(SHARE)/man/man8 $(SHARE)/doc/vz/docs $(UNITS)
-	strip --strip-debug -o $(SBIN)/.vzctl.new $(VZCTL) && chmod 755 $(SBIN)/.vzctl.new && mv $(SBIN)/.vzctl.new $(SBIN)/vzctl
+	@set -e; for program in $(VZCTL) $(VZRT); do name=$${program##*/}; \
+	    strip --strip-debug -o $(SBIN)/.$$name.new $$program; chmod 755 $(SBIN)/.$$name.new; mv $(SBIN)/.$$name.new $(SBIN)/$$name; done
 	for name in $(NAMES); do ln -sf vzctl $(SBIN)/$$name; done
 	@set -e; keep() { \
 	    if [ ! -e "$$3" ]; then install -D -m $$1 "$$2" "$$3"; \
@@ -100,7 +103,7 @@ install: ## vzctl, its other names, configuration, man pages, completions, boot 
 	@echo "installed; on a host with systemd, to start containers when it boots: systemctl enable vz"
 
 uninstall: ## what install put there; configuration and containers stay
-	rm -f $(addprefix $(SBIN)/,vzctl $(NAMES)) $(UNITS)/vz.service
+	rm -f $(addprefix $(SBIN)/,vzctl vzrt $(NAMES)) $(UNITS)/vz.service
 	cd $(SHARE)/man/man8 && rm -f $(foreach name,vzctl $(NAMES),$(name).8 $(name)-*.8)
 	cd $(SHARE) && for name in vzctl $(NAMES); do rm -f bash-completion/completions/$$name zsh/vendor-completions/_$$name \
 	    fish/vendor_completions.d/$$name.fish; done

@@ -63,7 +63,7 @@ clean_up() {
         remove_container
         nft delete table inet $NAME 2>/dev/null || true
         for dir in /sys/fs/cgroup/$NAME /sys/fs/cgroup/*/$NAME; do
-            if [ -d "$dir" ]; then rmdir "$dir" || true; fi
+            if [ -d "$dir" ]; then rmdir "$dir/monitors" "$dir" || true; fi
         done
         # Off again if it was, unless an installed vz has begun to need it.
         if [ "$forwarded" = 0 ] && [ -z "$(ls /run/vz 2>/dev/null)" ]; then echo 0 >$forwarding; fi

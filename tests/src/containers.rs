@@ -148,9 +148,11 @@ impl Node {
             let entries = fs_err::read_dir(self.path(part)).into_iter().flatten().flatten();
             left.extend(entries.map(|entry| format!("file {}", entry.path().display())));
         }
-        // The empty parent of all containers' cgroups and the table for their packets are the node's, and stay for the next.
+        // The parent of all containers' cgroups, that of their monitors in it, and the table for their packets are the node's, and stay
+        // for the next.
         let (parent, table) = (format!("/{}", self.name()), format!("nft table inet {}", self.name()));
-        let nodes = |line: &String| line.starts_with("cgroup ") && line.ends_with(&parent) || *line == table;
+        let cgroup = |line: &str| line.trim_end_matches("/monitors").ends_with(&parent);
+        let nodes = |line: &String| line.starts_with("cgroup ") && cgroup(line) || *line == table;
         left.extend(self.close().into_iter().filter(|line| !nodes(line)));
         left
     }

@@ -12,7 +12,7 @@ fn binary() -> PathBuf {
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--quiet", "--locked", "--package=vzctl"])
+        .args(["build", "--quiet", "--locked", "--package=vzctl", "--package=vzrt"])
         .current_dir(tests::checkout())
         .status()
         .expect("cargo runs");
@@ -66,6 +66,7 @@ fn installing_twice_keeps_what_the_owner_changed() {
     let first = files(root);
     for file in [
         "usr/sbin/vzctl",
+        "usr/sbin/vzrt",
         "usr/sbin/vzlist",
         "usr/sbin/vzpkg",
         "etc/vz/vz.conf",

@@ -30,6 +30,8 @@ pub(crate) enum Message {
     Mapped,
     /// Child: all is built; the descriptor that comes along is the master of my console or terminal.
     Ready,
+    /// Child: the descriptor that comes along is where my system calls will ask.
+    Asking,
     /// Parent: run what you are for.
     Go,
     /// Child: done, and nothing of it failed.
@@ -125,6 +127,12 @@ impl<M: Serialize + DeserializeOwned> Channel<M> {
         let message = serde_json::from_slice(&bytes[..got.bytes])
             .map_err(|e| Failed::new("recvmsg()", format!("not a message: {e}")))?;
         Ok(Some((message, fd)))
+    }
+}
+
+impl<M> From<Channel<M>> for OwnedFd {
+    fn from(channel: Channel<M>) -> Self {
+        channel.0
     }
 }
 

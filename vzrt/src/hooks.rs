@@ -114,8 +114,9 @@ impl Script {
             Trouble::Hook { script: self.name.clone(), end }
         };
         let Some(child) = sys::clone3(&sys::Clone::default()).call(|| "clone3()")? else {
-            let done =
-                as_stdio(&output, &output, &output).map_err(Trouble::from).and_then(|()| self.exec(plan, ve_state));
+            let done = as_stdio(&output, &output, &output)
+                .map_err(Trouble::from)
+                .and_then(|()| self.exec(plan, ve_state, container::confine));
             let Err(trouble) = done;
             // Into the file: whoever waits reads it there.
             let _ = writeln!(std::io::stderr(), "{trouble}");
@@ -137,7 +138,12 @@ impl Script {
     }
 
     /// Becomes the shell that runs it. The text is in an anonymous file made in here, so it belongs to the container's root.
-    pub(crate) fn exec(&self, plan: &Plan, ve_state: &str) -> Result<std::convert::Infallible, Trouble> {
+    pub(crate) fn exec(
+        &self,
+        plan: &Plan,
+        ve_state: &str,
+        confine: impl FnOnce(&Plan) -> Result<(), Failed>,
+    ) -> Result<std::convert::Infallible, Trouble> {
         let memory: OwnedFd = memfd_create("script", MemfdFlags::empty()).call(|| "memfd_create()")?;
         std::fs::File::from(memory.try_clone().call(|| "dup()")?).write_all(&self.text).call(|| "write(memfd)")?;
         let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
@@ -145,7 +151,7 @@ impl Script {
             vec![format!("PATH={PATH}"), format!("VE_STATE={ve_state}"), "HOME=/".into(), "TERM=linux".into()];
         env.extend(plan.vz.hooks.env.iter().filter(|(k, _)| k == "VEID").map(|(k, v)| format!("{k}={v}")));
         sys::reset_signals().call(|| "sigprocmask()")?;
-        container::confine(plan)?;
+        confine(plan)?;
         exec_shell(&[path], &env)
     }
 }

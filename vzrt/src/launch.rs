@@ -9,11 +9,15 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{Gid, Pid, Uid, setresgid, setresuid};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 use crate::cgroup::{self, CtCgroup, Delegation};
 use crate::channel::{Channel, Message, Trouble};
 use crate::error::{Call, Failed};
 use crate::plan::Plan;
+use crate::view::View;
+use crate::view::fuse::{Connection, Server};
 use crate::{container, hooks, idmap, net, rootfs, sys};
 
 /// A container whose inside is complete and whose first process waits for [`Launched::go`].
@@ -25,13 +29,35 @@ pub(crate) struct Launched {
     /// Master side of its console.
     pub(crate) console: OwnedFd,
     channel: Channel,
+    files: Option<Files>,
 }
 
 /// What the first process does once all is built. Runs in the child; an init of the container's replaces it and does not come back.
-pub(crate) type Payload<'a> = &'a dyn Fn(&Plan) -> Result<(), Trouble>;
+pub(crate) type Payload<'a> = &'a dyn Fn(&Plan, &Channel) -> Result<(), Trouble>;
+
+/// What lives on for who stays with the container.
+pub(crate) struct Remains {
+    /// Process id of its init.
+    pub(crate) pid: Pid,
+    /// Its pidfd.
+    pub(crate) init: OwnedFd,
+    /// Master side of its console.
+    pub(crate) console: OwnedFd,
+    /// Its files of `/proc` are at the other end.
+    pub(crate) connection: Option<Connection>,
+    /// Where its system calls ask.
+    pub(crate) listener: Option<OwnedFd>,
+}
+
+/// The files that tell a container of itself, served while it is being built.
+struct Files {
+    connection: Connection,
+    server: Server,
+    view: View,
+}
 
 /// Makes everything up to the waiting first process. The root is mounted already. With `network` the container gets its addresses, once
-/// nobody has answered for them.
+/// nobody has answered for them; with `files` (a connection and its mount) its `/proc` tells of itself.
 ///
 /// On failure what was made is left for `teardown`, which works from the journal: it does so after a crash as well, and two ways of
 /// undoing would be one too many.
@@ -39,6 +65,7 @@ pub(crate) fn launch(
     plan: &Plan,
     host: &cgroup::Host,
     network: Option<net::Probe>,
+    files: Option<(Connection, OwnedFd)>,
     payload: Payload,
 ) -> Result<Launched, Trouble> {
     // Read while we are the host's root: the child no longer is.
@@ -48,6 +75,7 @@ pub(crate) fn launch(
     // By descriptor and detached: the way to it by name is closed to everybody but the host's root.
     let root = rootfs::clone_mounted(&plan.vz.root.mountpoint)?;
     let granted = container::own_nodes(&plan.vz.run_dir, plan.vz.ids, &plan.vz.granted_nodes)?;
+    let (connection, mount) = files.unzip();
     let (ours, theirs) = Channel::pair()?;
     container::forget_caller(&plan.spec)?;
     let child = {
@@ -68,11 +96,12 @@ pub(crate) fn launch(
             entry: &entry,
             root: &root,
             granted: &granted,
+            files: mount.as_ref(),
             channel: &theirs,
             payload,
         });
     };
-    drop((theirs, root));
+    drop((theirs, root, mount));
     idmap::write_maps(child.pid.as_raw(), plan.vz.ids)?;
     ours.send(&Message::Mapped, None)?;
     if let Some(probe) = network {
@@ -81,9 +110,14 @@ pub(crate) fn launch(
         let netns = std::fs::File::open(&path).call(|| format!("open({path})"))?;
         net::up(netns.as_fd(), &plan.vz.net).map_err(network_trouble)?;
     }
-    match ours.receive()? {
+    let serve = |connection: Connection| {
+        let (server, view) = (connection.serve(plan.vz.ids)?, View::new(cgroup, child.pid.as_raw()));
+        Ok::<_, Failed>(Files { connection, server, view })
+    };
+    let mut files = connection.map(serve).transpose()?;
+    match receive(&ours, files.as_mut())? {
         Some((Message::Ready, Some(console))) => {
-            Ok(Launched { pid: child.pid, pidfd: child.pidfd, console, channel: ours })
+            Ok(Launched { pid: child.pid, pidfd: child.pidfd, console, channel: ours, files })
         }
         Some((Message::Failed(trouble), _)) => Err(trouble),
         Some((other, _)) => Err(Trouble::Call(format!("the container's first process said {other:?} out of turn"))),
@@ -92,20 +126,43 @@ pub(crate) fn launch(
 }
 
 impl Launched {
-    /// What outlives the launch: process id, pidfd, console.
-    pub(crate) fn into_parts(self) -> (Pid, OwnedFd, OwnedFd) {
-        (self.pid, self.pidfd, self.console)
-    }
-
-    /// Lets the first process run its payload, and waits until it is another program (or, for a script, until that is done).
-    pub(crate) fn go(&self) -> Result<(), Trouble> {
+    /// Lets the first process run its payload, and waits until it is another program (or, for a script, until that is done). Gives what
+    /// outlives the launch.
+    pub(crate) fn go(mut self) -> Result<Remains, Trouble> {
         self.channel.send(&Message::Go, None)?;
-        match self.channel.receive()? {
-            None | Some((Message::Done, _)) => Ok(()),
-            Some((Message::Failed(trouble), _)) => Err(trouble),
-            Some((other, _)) => Err(Trouble::Call(format!("the container's first process said {other:?} out of turn"))),
+        let mut listener = None;
+        loop {
+            match receive(&self.channel, self.files.as_mut())? {
+                Some((Message::Asking, Some(fd))) => listener = Some(fd),
+                None | Some((Message::Done, _)) => break,
+                Some((Message::Failed(trouble), _)) => return Err(trouble),
+                Some((other, _)) => {
+                    return Err(Trouble::Call(format!("the container's first process said {other:?} out of turn")));
+                }
+            }
+        }
+        let connection = self.files.map(|files| files.connection);
+        Ok(Remains { pid: self.pid, init: self.pidfd, console: self.console, connection, listener })
+    }
+}
+
+/// The next message of the first process, which finds its files served until it has one.
+fn receive(channel: &Channel, mut files: Option<&mut Files>) -> Result<Option<(Message, Option<OwnedFd>)>, Failed> {
+    while let Some(files) = &mut files {
+        let mut fds = [PollFd::new(channel, PollFlags::IN), PollFd::new(&files.server, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Err(Errno::INTR) => continue,
+            r => r.call(|| "poll()")?,
+        };
+        let (said, asked) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
+        if asked {
+            files.server.serve(&mut files.view)?;
+        }
+        if said {
+            break;
         }
     }
+    channel.receive()
 }
 
 /// Turns an error of the network into what decides the exit code.
@@ -235,6 +292,7 @@ struct Birth<'a> {
     entry: &'a cgroup::Entry,
     root: &'a OwnedFd,
     granted: &'a container::HostNodes,
+    files: Option<&'a OwnedFd>,
     channel: &'a Channel,
     payload: Payload<'a>,
 }
@@ -265,7 +323,7 @@ fn child(birth: &Birth) -> Result<(), Trouble> {
     expect(channel, &Message::Mapped)?;
     birth.entry.enter_self().map_err(|e| Trouble::Limits(chain(&e)))?;
     container::become_root()?;
-    let console = container::build(plan, birth.root, birth.granted)?;
+    let console = container::build(plan, birth.root, birth.granted, birth.files)?;
     nix::unistd::setsid().call(|| "setsid()")?;
     channel.send(&Message::Ready, Some(console.as_fd()))?;
     drop(console);
@@ -273,7 +331,7 @@ fn child(birth: &Birth) -> Result<(), Trouble> {
     if let Some(script) = birth.script {
         script.run_inside(plan, "starting")?;
     }
-    (birth.payload)(plan)
+    (birth.payload)(plan, channel)
 }
 
 fn expect(channel: &Channel, wanted: &Message) -> Result<(), Trouble> {
@@ -285,14 +343,14 @@ fn expect(channel: &Channel, wanted: &Message) -> Result<(), Trouble> {
 }
 
 /// The payload of `start`: becomes the container's init.
-pub(crate) fn exec_init(plan: &Plan) -> Result<(), Trouble> {
+pub(crate) fn exec_init(plan: &Plan, channel: &Channel) -> Result<(), Trouble> {
     let paths = &plan.vz.init;
     if !paths.iter().any(|p| nix::unistd::access(p.as_str(), nix::unistd::AccessFlags::X_OK).is_ok()) {
         return Err(Trouble::NoInit(paths.join(", ")));
     }
     container::console_as_stdio()?;
     sys::reset_signals().call(|| "sigprocmask()")?;
-    container::confine(plan)?;
+    container::confine_asking(plan, |listener| channel.send(&Message::Asking, Some(listener.as_fd())))?;
     let process = plan.spec.process().as_ref();
     let c_strings = |list: Option<&Vec<String>>| -> Vec<std::ffi::CString> {
         list.into_iter().flatten().filter_map(|s| std::ffi::CString::new(s.as_str()).ok()).collect()
@@ -309,7 +367,7 @@ pub(crate) fn exec_init(plan: &Plan) -> Result<(), Trouble> {
 }
 
 /// The payload of an environment without an init of the container's: reports that it is there, and then only buries the dead.
-pub(crate) fn idle(plan: &Plan) -> Result<(), Trouble> {
+pub(crate) fn idle(plan: &Plan, _: &Channel) -> Result<(), Trouble> {
     sys::reset_signals().call(|| "sigprocmask()")?;
     container::confine(plan)?;
     Ok(())

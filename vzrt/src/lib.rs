@@ -9,9 +9,11 @@
 //! | [`rootfs`], [`idmap`] | the root of a container, from layers with shifted ids |
 //! | `launch`, `container`, `monitor` | from the clone to init's first instruction, seen from outside and from inside; and the process that stays |
 //! | [`teardown`] | taking all of it away, from the journal |
+//! | [`log`] | where messages go |
 //! | [`cgroup`], [`net`], [`seccomp`] | one capability of the kernel each |
 //! | [`policy`] | what a container's untrusted root may do, as data |
 //! | [`guest`] | settings written into a container's own files |
+//! | `view` | a container's own numbers in its `/proc` and `/sys` |
 //! | [`support`] | what this kernel can do, for `vzctl check` |
 
 pub mod cgroup;
@@ -26,7 +28,8 @@ pub mod inside;
 pub mod interrupt;
 mod launch;
 pub mod lock;
-mod monitor;
+pub mod log;
+pub mod monitor;
 pub mod net;
 pub mod plan;
 pub mod policy;
@@ -38,6 +41,7 @@ pub mod support;
 mod sys;
 pub mod teardown;
 pub mod verbs;
+mod view;
 
 pub use channel::Trouble;
 pub use ctid::Ctid;
@@ -46,5 +50,6 @@ pub use interrupt::{Interrupt, Interrupted};
 pub use plan::Plan;
 pub use state::{RunDir, Running};
 pub use verbs::{
-    Condition, Step, StopMode, StopStep, VerbError, condition, mount, settle, start, stop, unmount, with_idle_init,
+    Condition, Step, StopMode, StopStep, VerbError, condition, look_after, mount, settle, start, stop, unmount,
+    with_idle_init,
 };

@@ -87,6 +87,9 @@ pub struct Extras {
     /// The system call filter as the kernel takes it, in the plan of a started container; a plan that was only decided has it in its spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<seccomp::Program>,
+    /// The file that messages about the container go to.
+    #[serde(default)]
+    pub log_file: Option<PathBuf>,
     /// What the monitor runs after the container asked for a reboot: the command line that starts it again.
     pub restart_argv: Vec<String>,
 }

@@ -17,6 +17,7 @@ mod interpreter;
 mod tests;
 
 pub use abi::Machine;
+pub(crate) use abi::{Width, names_call};
 pub use code::Instruction;
 pub use compile::{CompileError, Program};
 pub use sys::{LoadError, load};

@@ -4,6 +4,7 @@
 //! * `state.json` – the running container: its init, its monitor.
 //! * `plan.json` – the plan it was started with, its system call filter compiled; `exec`, `set` and `stop` take capabilities, filter and hooks
 //!   from it.
+//! * `load.json` – its load average, counted by the attendant.
 //! * `monitor` – locked by the monitor and its attendant for as long as one of them lives.
 //! * `monitor.sock` – where the attendant hears commands.
 //! * `handover` – present while `stop` waits: the monitor then leaves the unmounting to it.
@@ -14,7 +15,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -60,8 +62,17 @@ pub struct State {
 }
 
 /// What is in the run directory, in the order in which it is removed.
-const FILES: [&str; 8] =
-    ["state.json", "plan.json", "handover", "console.log", "console.log.1", "monitor.sock", "monitor", "journal.json"];
+const FILES: [&str; 9] = [
+    "state.json",
+    "plan.json",
+    "load.json",
+    "handover",
+    "console.log",
+    "console.log.1",
+    "monitor.sock",
+    "monitor",
+    "journal.json",
+];
 
 /// The run directory of one container.
 #[derive(Debug, Clone)]
@@ -179,10 +190,30 @@ impl RunDir {
     ///
     /// # Errors
     /// The file can't be opened.
-    pub fn monitor_lock(&self) -> Result<Option<Flock<File>>, Failed> {
+    pub fn monitor_lock(&self) -> Result<Option<OwnedFd>, Failed> {
         let path = self.0.join("monitor");
         let file = File::create(&path).call(|| format!("open({})", path.display()))?;
-        Ok(Flock::lock(file, FlockArg::LockExclusiveNonblock).ok())
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(file.into())),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => Err(e).call(|| format!("flock({})", path.display())),
+        }
+    }
+
+    /// Notes the load average, for `vzlist`; three numbers as in `/proc/loadavg`.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub(crate) fn write_load(&self, means: [f64; 3]) -> Result<(), Failed> {
+        self.write("load.json", &means, false)
+    }
+
+    /// The load average of a running container, over 1, 5 and 15 minutes; `None` before the first count.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn load(&self) -> Result<Option<[f64; 3]>, Failed> {
+        self.read("load.json")
     }
 
     /// Removes the directory and all in it: nothing is left in the kernel that it could describe. The files go one by one and the journal

@@ -206,12 +206,82 @@ pub(crate) fn descriptors() -> io::Result<Vec<RawFd>> {
     Ok(all.into_iter().filter(|&fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0).collect())
 }
 
-/// Closes all descriptors but these: what a process that shared our table has opened, and died.
+/// Descriptors at which system calls of containers ask (seccomp listeners). Of those a process that shared our table has left, the kernel
+/// gives no second.
 ///
 /// # Errors
 /// `/proc/self/fd` can't be read.
-pub(crate) fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
-    for fd in descriptors()?.into_iter().filter(|fd| !keep.contains(fd)) {
+pub(crate) fn listeners() -> io::Result<Vec<RawFd>> {
+    let is_listener = |fd: &RawFd| {
+        let link = std::fs::read_link(format!("/proc/self/fd/{fd}"));
+        link.is_ok_and(|link| link.as_os_str() == "anon_inode:seccomp notify")
+    };
+    Ok(descriptors()?.into_iter().filter(is_listener).collect())
+}
+
+/// Connections that were accepted at a socket of this name.
+///
+/// # Errors
+/// `/proc/self/fd` can't be read.
+fn accepted_at(name: &str) -> io::Result<Vec<RawFd>> {
+    use rustix::net::{SocketAddrUnix, getsockname, sockopt::socket_acceptconn};
+    let is_one = |fd: &RawFd| {
+        // SAFETY: open a moment ago, and this process, which has one thread, closes nothing meanwhile.
+        let fd = unsafe { BorrowedFd::borrow_raw(*fd) };
+        let address = getsockname(fd).ok().and_then(|address| SocketAddrUnix::try_from(address).ok());
+        let path = address.as_ref().and_then(SocketAddrUnix::path_bytes);
+        path.is_some_and(|path| path.ends_with(name.as_bytes())) && socket_acceptconn(fd) == Ok(false)
+    };
+    Ok(descriptors()?.into_iter().filter(is_one).collect())
+}
+
+/// What a process that served, and shared our table, has left in it: the listeners, and those who have come in at the socket `door`.
+#[derive(Debug)]
+pub(crate) struct Left {
+    pub(crate) listeners: Vec<OwnedFd>,
+    pub(crate) visits: Vec<OwnedFd>,
+}
+
+/// Takes up what is left, for the one process that serves.
+///
+/// # Errors
+/// `/proc/self/fd` can't be read.
+pub(crate) fn take_what_is_left(door: &str) -> io::Result<Left> {
+    // SAFETY: they are in the table for whoever serves, and nobody else has an object for one.
+    let take = |fds: Vec<RawFd>| fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect();
+    Ok(Left { listeners: take(listeners()?), visits: take(accepted_at(door)?) })
+}
+
+/// Lets descriptors be there after execve(2).
+///
+/// # Errors
+/// One of them is not open.
+pub(crate) fn keep_over_exec(fds: &[RawFd]) -> io::Result<()> {
+    fds.iter().try_for_each(|&fd| set_descriptor_flags(fd, 0))
+}
+
+/// Takes up a descriptor that came with the process, by the number its former program gave; it is close-on-exec from now on.
+///
+/// # Errors
+/// It is not open.
+pub(crate) fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    set_descriptor_flags(fd, libc::FD_CLOEXEC)?;
+    // SAFETY: open (the call before has said so), and no object of this program, which has just begun, owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn set_descriptor_flags(fd: RawFd, flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: F_SETFD sets a flag.
+    if unsafe { libc::fcntl(fd, libc::F_SETFD, flags) } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Closes what a process that shared our table has opened, and died: all descriptors but these, and what [`take_what_is_left`] takes.
+///
+/// # Errors
+/// `/proc/self/fd` can't be read.
+pub(crate) fn close_all_but(keep: &[RawFd], door: &str) -> io::Result<()> {
+    let left = [listeners()?, accepted_at(door)?].concat();
+    for fd in descriptors()?.into_iter().filter(|fd| !keep.contains(fd) && !left.contains(fd)) {
         // SAFETY: the caller holds no object for a descriptor that is not in `keep`.
         unsafe { libc::close(fd) };
     }

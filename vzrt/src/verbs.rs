@@ -12,11 +12,12 @@ use crate::hooks::{self, wait_for_either};
 use crate::inside::{self, Inside};
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::launch::chain;
+use crate::lock::{Lock, LockError};
 use crate::plan::Plan;
 use crate::rootfs::{self, RootError};
 use crate::state::{Journal, RunDir, Running, State, boot_id, start_ticks};
 use crate::teardown::{self, TeardownError};
-use crate::{launch, monitor, net};
+use crate::{launch, monitor, net, view};
 
 /// How a stop is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,17 +95,7 @@ pub fn settle(run: &RunDir, host: &cgroup::Host) -> Result<Condition, VerbError>
     loop {
         let condition = condition(run)?;
         if let Condition::Running(running) = &condition {
-            if run.monitor_lock()?.is_some() {
-                // Without the plan (a version of ours that wrote another kind) it goes on without a monitor: it can still be stopped.
-                match run.plan() {
-                    Ok(Some(plan)) => {
-                        run.take_back()?;
-                        monitor::adopt(&plan, host, running)?;
-                    }
-                    Ok(None) => {}
-                    Err(e) => tracing::warn!("Warning: the container has no monitor: {}", e.one_line()),
-                }
-            }
+            tend(run, host, running)?;
             return Ok(condition);
         }
         let Some(journal) = run.journal()? else {
@@ -128,6 +119,48 @@ pub fn settle(run: &RunDir, host: &cgroup::Host) -> Result<Condition, VerbError>
         }
         teardown::dismantle(run, &journal, host)?;
         return Ok(Condition::Stopped);
+    }
+}
+
+/// Sees to it that a running container has a monitor: both its processes may have been killed, or stopped. To be called under the lock.
+fn tend(run: &RunDir, host: &cgroup::Host, running: &Running) -> Result<(), Failed> {
+    if run.monitor_lock()?.is_none() {
+        if view::is_stopped(running.state.monitor_pid) {
+            monitor::wake(running)?;
+        }
+        return Ok(());
+    }
+    // Without the plan (a version of ours that wrote another kind) it goes on without a monitor: it can still be stopped.
+    let plan = match run.plan() {
+        Ok(Some(plan)) => plan,
+        Ok(None) => return Ok(()),
+        Err(e) => {
+            tracing::warn!("Warning: the container has no monitor: {}", e.one_line());
+            return Ok(());
+        }
+    };
+    run.take_back()?;
+    if let Some(files) = monitor::adopt(&plan, host, running)?
+        && let Err(e) = Inside::new(running, &plan, host).restore_files(&files)
+    {
+        tracing::warn!("Warning: /proc of the container could not be mended: {}", chain(&e));
+    }
+    Ok(())
+}
+
+/// The same for commands that take no lock: while somebody else holds it, that one does it, or is about to end the container.
+///
+/// # Errors
+/// The failed call.
+pub fn look_after(plan: &Plan, host: &cgroup::Host, running: &Running) -> Result<(), Failed> {
+    let run = RunDir::new(&plan.vz.run_dir);
+    if run.monitor_lock()?.is_none() && !view::is_stopped(running.state.monitor_pid) {
+        return Ok(());
+    }
+    match Lock::take(&plan.vz.lock_file, "looking after the container", Duration::ZERO) {
+        Ok(_lock) => tend(&run, host, running),
+        Err(LockError::Held { .. }) => Ok(()),
+        Err(e) => Err(Failed::new("lock", chain(&e))),
     }
 }
 
@@ -337,9 +370,10 @@ pub fn with_idle_init<T>(
             net::ensure_host(net).map_err(VerbError::Network)?;
             net::Probe::send(&plan.vz.net, &ips).map_err(VerbError::Address)
         });
-        let launched = launch::launch(&plan, host, probe.transpose()?, &launch::idle).map_err(VerbError::Start)?;
-        launched.go().map_err(VerbError::Start)?;
-        let pid = launched.pid.as_raw();
+        let launched =
+            launch::launch(&plan, host, probe.transpose()?, None, &launch::idle).map_err(VerbError::Start)?;
+        let first = launched.go().map_err(VerbError::Start)?;
+        let pid = first.pid.as_raw();
         let state = State {
             boot_id: boot_id(),
             ctid: plan.ctid,
@@ -349,11 +383,11 @@ pub fn with_idle_init<T>(
             started_at_s: 0,
             cgroup: plan.vz.cgroup.clone(),
         };
-        let init = launched.pidfd.try_clone().map_err(|e| Failed { call: "dup(pidfd)".into(), source: e })?;
+        let init = first.init.try_clone().map_err(|e| Failed { call: "dup(pidfd)".into(), source: e })?;
         let done = work(&Inside::new(&Running { state, init }, &plan, host));
         // Ends the idle init and with it all that was started inside. It is our child, so it is ours to wait for.
-        pidfd_send_signal(&launched.pidfd, Signal::KILL).call(|| "pidfd_send_signal(KILL)")?;
-        nix::sys::wait::waitpid(launched.pid, None).call(|| "waitpid(idle init)")?;
+        pidfd_send_signal(&first.init, Signal::KILL).call(|| "pidfd_send_signal(KILL)")?;
+        nix::sys::wait::waitpid(first.pid, None).call(|| "waitpid(idle init)")?;
         Ok(done)
     };
     let done = go().inspect_err(|_: &VerbError| teardown::dismantle_after_failure(&run, &journal, host))?;

@@ -19,7 +19,8 @@ pub fn write(job: &Job, binaries: &[std::path::PathBuf], scratch: &Path, disk: &
     fs_err::create_dir_all(&to)?;
     copy_sources(crate::checkout(), &to)?;
     let programs = job.programs.iter().map(|program| &program.path);
-    for program in programs.chain(binaries).chain([&job.vz_bin]) {
+    let monitor = job.vz_bin.with_file_name("vzrt");
+    for program in programs.chain(binaries).chain([&job.vz_bin, &monitor]) {
         carry(program, &to)?;
     }
     // By its inode: cargo may have put a newer one in its place since we started.

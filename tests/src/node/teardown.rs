@@ -76,7 +76,8 @@ fn remove_cgroups(name: &str, left: &mut Vec<String>) {
     for top in hierarchies.map(|mount| mount.mount_point.join(name)).filter(|top| top.exists()) {
         // The parent of its containers' cgroups is the node's own, like its directory; what is in it is not.
         let entries = fs_err::read_dir(&top).into_iter().flatten().flatten();
-        let children = entries.map(|e| e.path()).filter(|p| p.is_dir());
+        // And so is that of its monitors, while they are gone.
+        let children = entries.map(|e| e.path()).filter(|p| p.is_dir() && !p.ends_with("monitors"));
         left.extend(children.map(|child| format!("cgroup {}", child.display())));
         if !wait_until(Duration::from_secs(5), || remove_tree(&top)) {
             left.push(format!("cgroup {} that cannot be removed", top.display()));

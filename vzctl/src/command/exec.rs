@@ -93,7 +93,9 @@ pub(super) fn entered(context: &Context) -> Result<(vzrt::Running, vzrt::Plan, v
         return Err(not_running());
     };
     let plan = run.plan().map_err(|e| super::system(&e))?.ok_or_else(not_running)?;
-    Ok((running, plan, context.cgroups()?))
+    let host = context.cgroups()?;
+    vzrt::look_after(&plan, &host, &running).map_err(|e| super::system(&e))?;
+    Ok((running, plan, host))
 }
 
 /// A failure from inside.

@@ -50,6 +50,7 @@ pub fn plan(node: &Node, container: &Subject) -> Result<Plan, Failure> {
         granted_nodes: granted.collect(),
         init: INIT.map(str::to_owned).to_vec(),
         filter: None,
+        log_file: node.global.log_file.clone(),
         restart_argv: restart_argv(node, ctid)?,
     };
     Ok(Plan { ctid, spec, vz })

@@ -64,6 +64,8 @@ pub struct Facts {
     pub disk: Option<DiskUsage>,
     /// Seconds since its init was started.
     pub uptime_s: Option<f64>,
+    /// Load average over 1, 5 and 15 minutes, of a running container.
+    pub load: Option<[f64; 3]>,
 }
 
 /// What has to be found out.
@@ -74,6 +76,8 @@ pub(super) struct Wanted {
     pub(super) suspended: bool,
     pub(super) disk: bool,
     pub(super) uptime: bool,
+    /// The load average.
+    pub(super) load: bool,
 }
 
 impl Wanted {
@@ -235,8 +239,13 @@ fn facts(
     let root = path(&settings.root, &node.global.ve_root);
     let private = path(&settings.private, &node.global.ve_private);
     let disk = if wanted.disk { disk_usage(node, ctid, condition, &settings, &private) } else { None };
-    let mut row = Facts { ctid, status, settings, root, private, usage: BTreeMap::new(), disk, uptime_s: None };
+    let mut row =
+        Facts { ctid, status, settings, root, private, usage: BTreeMap::new(), disk, uptime_s: None, load: None };
     if let Condition::Running(running) = condition {
+        if wanted.load {
+            // One that is in its first five seconds has none yet.
+            row.load = RunDir::new(node.run_dir(ctid)).load().ok().flatten();
+        }
         if wanted.uptime {
             row.uptime_s = host.uptime_of(running.state.init_start_ticks);
         }

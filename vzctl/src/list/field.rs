@@ -268,7 +268,8 @@ impl Field {
                     wanted.disk = true;
                 }
             }
-            Shows::Laverage | Shows::Uptime => wanted.uptime = true,
+            Shows::Laverage => wanted.load = true,
+            Shows::Uptime => wanted.uptime = true,
             Shows::CpuLimit => wanted.key("CPULIMIT"),
             Shows::CpuUnits => wanted.key("CPUUNITS"),
             Shows::Cpus => wanted.key("CPUS"),
@@ -319,7 +320,7 @@ impl Field {
             Shows::Counter(resource, part) => counter_cell(facts, resource, part),
             Shows::Space(part) => quota_cell(settings.diskspace_kib, facts.disk.map(|d| d.space_kib), part),
             Shows::Inodes(part) => quota_cell(settings.diskinodes, facts.disk.map(|d| d.inodes), part),
-            Shows::Laverage => Cell::Load(None),
+            Shows::Laverage => Cell::Load(facts.load),
             Shows::Uptime => Cell::Uptime(facts.uptime_s),
             Shows::CpuLimit => Cell::Setting(settings.cpulimit_percent),
             Shows::CpuUnits => Cell::Setting(settings.cpuunits),

@@ -30,6 +30,7 @@ fn facts(n: u32, status: Status, confs: &[(&str, &str)]) -> Facts {
         usage: BTreeMap::new(),
         disk: None,
         uptime_s: None,
+        load: None,
     }
 }
 
@@ -50,6 +51,7 @@ fn running() -> Facts {
     facts.usage.insert(Resource::Kmemsize, Usage { held: None, maxheld: None, failcnt: None });
     facts.disk = Some(DiskUsage { space_kib: 4242, inodes: 17 });
     facts.uptime_s = Some(93_784.5);
+    facts.load = Some([0.0, 0.01, 0.05]);
     facts
 }
 
@@ -98,7 +100,7 @@ fn each_kind_of_value_has_its_form() {
         ("diskspace.h", "2306867"),
         ("diskinodes.s", "-"),
         ("uptime", "001d02h:03m:04s"),
-        ("laverage", "-"),
+        ("laverage", "0.00/0.01/0.05"),
         ("onboot", "yes"),
         ("disabled", "no"),
         ("vswap", "no"),
@@ -149,7 +151,7 @@ fn json_has_the_layout_of_the_original() {
       "softlimit": 2097152,
       "hardlimit": 2306867
     },
-    "laverage": null,
+    "laverage": [0.00, 0.01, 0.05],
     "uptime": 93784.500,
     "onboot": true,
     "ioprio": 0,

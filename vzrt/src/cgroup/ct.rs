@@ -76,6 +76,17 @@ impl CtCgroup {
         }
     }
 
+    /// Makes the cgroup in every hierarchy where it is not, without limits and of nobody but the host's root. The cgroup2 directory comes last:
+    /// where that is, all are.
+    pub(super) fn ensure(&self) -> Result<(), Error> {
+        for top in self.tops() {
+            file::ensure_dir(&top.join(&self.parent))?;
+        }
+        self.v1_dirs().try_for_each(|dir| file::ensure_dir(&dir))?;
+        self.fill_cpuset()?;
+        file::ensure_dir(&self.unified)
+    }
+
     /// Whether the container has a cgroup2 directory, which is the first thing made and the last removed.
     #[must_use]
     pub fn exists(&self) -> bool {

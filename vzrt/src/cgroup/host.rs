@@ -7,7 +7,7 @@ use procfs::FromBufRead;
 use procfs::process::{MountInfo, MountInfos};
 
 use super::file;
-use super::{CtCgroup, Error};
+use super::{CtCgroup, Entry, Error};
 use crate::Ctid;
 
 /// The controllers a container needs. Devices are filtered by BPF and freezing is `cgroup.freeze`, both on the cgroup2 tree.
@@ -124,6 +124,19 @@ impl Host {
     #[must_use]
     pub fn container(&self, name: &str, ctid: Ctid) -> CtCgroup {
         CtCgroup::new(self.clone(), name, &ctid.to_string())
+    }
+
+    /// The way into the cgroup of the monitors of an installation, beside those of its containers. It is made on demand and stays, with the
+    /// weight of one container for all of them.
+    ///
+    /// # Errors
+    /// It can't be made, or a file of it not be opened.
+    pub(crate) fn monitors(&self, name: &str) -> Result<Entry, Error> {
+        let cgroup = CtCgroup::new(self.clone(), name, "monitors");
+        if !cgroup.exists() {
+            cgroup.ensure()?;
+        }
+        cgroup.entry()
     }
 
     /// Whether any controller is a v1 hierarchy.

@@ -105,7 +105,8 @@ fn unsigned(bytes: i64) -> Option<u64> {
 /// From here on a value means none; v1's own maximum, in pages of up to 64 KiB, is above.
 const NO_LIMIT: u64 = (i64::MAX as u64) & !0xffff;
 
-fn limit_now(path: &Path) -> Result<Option<u64>, Error> {
+/// A limit in bytes; `None` is none.
+pub(super) fn limit_now(path: &Path) -> Result<Option<u64>, Error> {
     Ok(Some(file::read_number(path)?).filter(|&b| b < NO_LIMIT))
 }
 

@@ -21,6 +21,7 @@
 //!   and a throttle of 0 on v2 (written as numbers where the kernel wants `max`);
 //! - its shares to weight formula (see [`weights::shares_to_weight`]), and its readers, which take an unreadable file for 0.
 
+pub(crate) mod account;
 mod ct;
 mod devices;
 mod entry;
@@ -38,6 +39,7 @@ mod tests;
 mod usage;
 pub mod weights;
 
+pub(crate) use account::{CpuGrant, DeviceAccount, MemoryAccount, Pressure};
 pub use ct::{CtCgroup, Delegation};
 pub use devices::{default_rules, rule as device_rule};
 pub use entry::{EnterError, Entry};

@@ -17,7 +17,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::error::{Call, Failed};
 use crate::guest;
 use crate::plan::{GuestPlan, Plan};
-use crate::{seccomp, sys};
+use crate::{seccomp, sys, view};
 
 pub(crate) use dev::{HostNodes, bind_into_running, open_pty, own_nodes};
 
@@ -55,8 +55,13 @@ pub(crate) fn forget_caller(spec: &Spec) -> Result<(), Failed> {
 }
 
 /// Builds the inside: cgroup namespace, host name, mounts, `/dev`, the root. Afterwards `/` is the container's, and nothing of the host's
-/// file system can be reached. Gives the master side of `/dev/console`.
-pub(crate) fn build(plan: &Plan, root: &OwnedFd, granted: &HostNodes) -> Result<OwnedFd, Failed> {
+/// file system can be reached. With `files`, `/proc` tells of the container. Gives the master side of `/dev/console`.
+pub(crate) fn build(
+    plan: &Plan,
+    root: &OwnedFd,
+    granted: &HostNodes,
+    files: Option<&OwnedFd>,
+) -> Result<OwnedFd, Failed> {
     let spec = &plan.spec;
     // After the process is in its cgroup: the namespace's root is wherever its maker is.
     unshare(CloneFlags::CLONE_NEWCGROUP).call(|| "unshare(CLONE_NEWCGROUP)")?;
@@ -76,6 +81,7 @@ pub(crate) fn build(plan: &Plan, root: &OwnedFd, granted: &HostNodes) -> Result<
     let console = dev::console(root.as_fd())?;
     pivot(root)?;
     mounts::mask(spec)?;
+    files.map_or(Ok(()), view::place::at_start)?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     settle(plan);
     Ok(console)
@@ -111,16 +117,37 @@ fn write_settings(settings: &GuestPlan) -> Result<(), guest::Error> {
 
 /// Puts on what every process that runs inside must wear: limits, capabilities, the system call filter. The last step before execve.
 ///
+/// For a process whose filter's questions nobody would answer: it has none.
+pub(crate) fn confine(plan: &Plan) -> Result<(), Failed> {
+    put_on(plan, |program| seccomp::load(&program.without_questions())).map(drop)
+}
+
+/// The same, with the questions left to the container's attendant, to whom `pass_on` gives the listener.
+pub(crate) fn confine_asking(plan: &Plan, pass_on: impl FnOnce(OwnedFd) -> Result<(), Failed>) -> Result<(), Failed> {
+    let load = |program: &seccomp::Program| match seccomp::load(program) {
+        // This whole machine is somebody's container, and he answers.
+        Err(e) if e.source.raw_os_error() == Some(libc::EBUSY) => seccomp::load(&program.without_questions()),
+        r => r,
+    };
+    put_on(plan, load)?.map_or(Ok(()), pass_on)
+}
+
 /// The order matters: taking a filter without giving up set-user-id programs needs CAP_SYS_ADMIN, which the plan may take away, and cutting
 /// the bounding set needs CAP_SETPCAP.
-pub(crate) fn confine(plan: &Plan) -> Result<(), Failed> {
+fn put_on(
+    plan: &Plan,
+    load: impl FnOnce(&seccomp::Program) -> Result<Option<OwnedFd>, seccomp::LoadError>,
+) -> Result<Option<OwnedFd>, Failed> {
     let process = plan.spec.process().as_ref();
     process.map_or(Ok(()), limits)?;
-    if let Some(program) = plan.seccomp()? {
-        seccomp::load(&program)
-            .map_err(|e| Failed::new("seccomp(SECCOMP_SET_MODE_FILTER)", crate::launch::chain(&e)))?;
-    }
-    process.map_or(Ok(()), capabilities)
+    let listener = match plan.seccomp()? {
+        Some(program) => {
+            load(&program).map_err(|e| Failed::new("seccomp(SECCOMP_SET_MODE_FILTER)", crate::launch::chain(&e)))?
+        }
+        None => None,
+    };
+    process.map_or(Ok(()), capabilities)?;
+    Ok(listener)
 }
 
 /// Resource limits of the plan, not of whoever called us. Raising a hard limit takes CAP_SYS_RESOURCE of the *host*, which only

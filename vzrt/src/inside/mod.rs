@@ -7,7 +7,7 @@
 mod proxy;
 mod terminal;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
@@ -19,9 +19,10 @@ use crate::channel::{Channel, Message, Trouble};
 use crate::error::{Call, Failed};
 use crate::hooks::{self, Script, wait_for};
 use crate::launch::chain;
+use crate::monitor::{self, Ask, Visit};
 use crate::plan::Plan;
-use crate::state::Running;
-use crate::{container, sys};
+use crate::state::{RunDir, Running};
+use crate::{container, sys, view};
 
 pub(crate) use proxy::as_stdio;
 pub use terminal::TerminalEnd;
@@ -86,10 +87,11 @@ impl<'a> Inside<'a> {
     /// The container could not be entered, or has no shell.
     pub fn exec(&self, program: &Program) -> Result<End, InsideError> {
         let pipes = proxy::Pipes::new()?;
+        let attendant = self.attendant()?;
         let child = self.spawn(None, |_| {
             pipes.inner.as_stdio()?;
             drop_session()?;
-            self.become_program(program, "TERM=linux")
+            self.become_program(program, "TERM=linux", attendant.as_ref())
         })?;
         pipes.copy_until(&child.pidfd)?;
         end_of(&child)
@@ -103,6 +105,7 @@ impl<'a> Inside<'a> {
         let term =
             std::env::var("TERM").ok().filter(|t| t.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._+".contains(&b)));
         let term = format!("TERM={}", term.as_deref().unwrap_or("linux"));
+        let attendant = self.attendant()?;
         let (ours, theirs) = Channel::pair()?;
         let child = self.spawn(Some(&theirs), |channel| {
             let root = crate::rootfs::hold_dir(rustix::fs::CWD, "/")?;
@@ -114,7 +117,7 @@ impl<'a> Inside<'a> {
             drop_session()?;
             sys::set_controlling_terminal(slave.as_fd()).call(|| "ioctl(TIOCSCTTY)")?;
             proxy::as_stdio(&slave, &slave, &slave)?;
-            self.become_program(program, &term)
+            self.become_program(program, &term, attendant.as_ref())
         })?;
         drop(theirs);
         match ours.receive()? {
@@ -142,10 +145,11 @@ impl<'a> Inside<'a> {
     /// As [`Inside::exec`].
     pub fn exec_script(&self, script: &Script) -> Result<End, InsideError> {
         let pipes = proxy::Pipes::new()?;
+        let attendant = self.attendant()?;
         let child = self.spawn(None, |_| {
             pipes.inner.as_stdio()?;
             drop_session()?;
-            script.exec(self.plan, "running")
+            script.exec(self.plan, "running", |plan| confine(plan, attendant.as_ref()))
         })?;
         pipes.copy_until(&child.pidfd)?;
         end_of(&child)
@@ -171,6 +175,20 @@ impl<'a> Inside<'a> {
         self.edit(EDIT_TIMEOUT, || Ok(container::bind_into_running(&nodes)?))
     }
 
+    /// A way to the container's attendant, who answers some system calls; `None` where there is no monitor, as in the environment of a
+    /// stopped container.
+    fn attendant(&self) -> Result<Option<Visit>, Failed> {
+        monitor::visit(&RunDir::new(&self.plan.vz.run_dir))
+    }
+
+    /// Puts the files that tell the container of itself over its own, where those of its dead monitor lie.
+    ///
+    /// # Errors
+    /// As [`Inside::exec`].
+    pub(crate) fn restore_files(&self, files: &OwnedFd) -> Result<(), InsideError> {
+        self.edit(EDIT_TIMEOUT, || Ok(view::place::again(files, self.running.init.as_fd())?))
+    }
+
     /// Asks the container's init to halt: by its own `halt`, as vzctl did, and where there is none by the signal systemd takes for it.
     /// Comes back at once or within seconds; whether the container then halts is for the caller to see.
     pub(crate) fn halt(&self) {
@@ -182,7 +200,7 @@ impl<'a> Inside<'a> {
             )
             .call(|| "open(/dev/null)")?;
             proxy::as_stdio(&null, &null, &null)?;
-            self.become_program(&Program::Argv(vec!["halt".into()]), "TERM=linux").map(|never| match never {})
+            self.become_program(&Program::Argv(vec!["halt".into()]), "TERM=linux", None).map(|never| match never {})
         });
         if let Err(e) = asked {
             tracing::debug!("halt inside: {}", chain(&e));
@@ -283,10 +301,15 @@ impl<'a> Inside<'a> {
         Ok(())
     }
 
-    /// Puts on the container's confinement and becomes the program.
-    fn become_program(&self, program: &Program, term: &str) -> Result<std::convert::Infallible, Trouble> {
+    /// Puts on the container's confinement and becomes the program, whose system calls ask the attendant.
+    fn become_program(
+        &self,
+        program: &Program,
+        term: &str,
+        attendant: Option<&Visit>,
+    ) -> Result<std::convert::Infallible, Trouble> {
         sys::reset_signals().call(|| "sigprocmask()")?;
-        container::confine(self.plan)?;
+        confine(self.plan, attendant)?;
         let mut env: Vec<String> = ENV.iter().map(|s| (*s).to_owned()).collect();
         env.push(term.to_owned());
         match program {
@@ -317,6 +340,16 @@ fn run(
         }
     };
     sys::exit_now(if told { NOT_RUN } else { 1 })
+}
+
+/// Puts on the confinement, with its questions left to the attendant if there is one.
+fn confine(plan: &Plan, attendant: Option<&Visit>) -> Result<(), Failed> {
+    match attendant {
+        Some(attendant) => {
+            container::confine_asking(plan, |listener| attendant.send(&Ask::Answer, Some(listener.as_fd())))
+        }
+        None => container::confine(plan),
+    }
 }
 
 /// The status of a process that could not become its program.

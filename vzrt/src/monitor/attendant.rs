@@ -3,16 +3,21 @@
 //! Everything a container or a command can say to us, it says to this process; the monitor itself reads nothing. Both have one table of
 //! descriptors, so whichever is killed, the other still has what the kernel would not give a second time, and makes itself a new partner.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::Kit;
 use super::console::Console;
-use super::door::{Ask, Visit};
+use super::door::{self, Ask, Door, Visit};
+use super::life::Kit;
+use crate::cgroup::CtCgroup;
 use crate::error::{Call, Failed};
+use crate::view::View;
+use crate::view::answers::Listener;
+use crate::view::fuse::Server;
+use crate::{sys, view};
 
 /// Why there is nothing more to attend to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +38,11 @@ enum Source {
     Monitor,
     Door,
     Console,
+    /// A reader in the container's `/proc`.
+    Files,
+    /// A system call, by its listener's place in our list; or the end of all that could ask there.
+    Call(usize),
+    CallsEnd(usize),
     /// Somebody attached to the console, by his place in its list.
     Attached(usize),
     /// Somebody who has come in by the door, by his place in ours.
@@ -43,23 +53,43 @@ enum Source {
 ///
 /// # Errors
 /// Nothing can be waited for any more, or the console's log not be written.
-pub(super) fn attend(kit: &Kit, monitor: &OwnedFd) -> Result<Over, Failed> {
-    let console = kit.console.as_ref().map(|master| Console::take(master, &kit.run)).transpose()?;
-    let mut attendant = Attendant { kit, monitor, console, visits: Vec::new(), no_room: false };
+pub(super) fn attend(kit: &Kit, door: &Door, cgroup: &CtCgroup, monitor: &OwnedFd) -> Result<Over, Failed> {
+    let console = kit.console.as_ref().map(|master| Console::take(master, &kit.run())).transpose()?;
+    let files = kit.connection.as_ref().map(|connection| connection.serve(kit.charge.ids)).transpose()?;
+    let left = sys::take_what_is_left(door::NAME).call(|| "readdir(/proc/self/fd)")?;
+    let mut attendant = Attendant {
+        kit,
+        door,
+        monitor,
+        console,
+        files,
+        view: View::new(cgroup.clone(), kit.charge.init_pid),
+        listeners: left.listeners.into_iter().map(|fd| Some(fd.into())).collect(),
+        visits: left.visits.into_iter().map(|fd| Some(Visit::over(fd))).collect(),
+        no_room: false,
+    };
     loop {
         for source in attendant.wait()? {
             if let Some(over) = attendant.hear(source) {
+                attendant.leave();
                 return Ok(over);
             }
         }
         attendant.forget_the_gone();
+        attendant.count_load();
     }
 }
 
 struct Attendant<'a> {
     kit: &'a Kit,
+    door: &'a Door,
     monitor: &'a OwnedFd,
     console: Option<Console<'a>>,
+    /// `None`: nobody has a file of it mounted any more, or this host has no FUSE.
+    files: Option<Server>,
+    view: View,
+    /// `None`: nobody can ask there any more.
+    listeners: Vec<Option<Listener>>,
     /// `None`: has left.
     visits: Vec<Option<Visit>>,
     no_room: bool,
@@ -80,28 +110,59 @@ impl Attendant<'_> {
             }
             console.attached().enumerate().for_each(|(i, fd)| watch(Source::Attached(i), fd));
         }
+        if let Some(files) = &self.files {
+            watch(Source::Files, files.as_fd());
+        }
+        for (i, listener) in self.listeners.iter().enumerate().filter_map(|(i, l)| Some((i, l.as_ref()?))) {
+            watch(Source::Call(i), listener.as_fd());
+        }
         for (i, visit) in self.visits.iter().enumerate().filter_map(|(i, v)| Some((i, v.as_ref()?))) {
             watch(Source::Visit(i), visit.as_fd());
         }
         if !self.no_room {
-            watch(Source::Door, self.kit.door.as_fd());
+            watch(Source::Door, self.door.as_fd());
         }
         watch(Source::Init, self.kit.init.as_fd());
         watch(Source::Monitor, self.monitor.as_fd());
-        match poll(&mut fds, self.patience().as_ref()) {
+        match poll(&mut fds, Some(&self.patience())) {
             // Time has passed: whoever was left alone for it may be asked again.
             Ok(0) if self.no_room => return Ok(vec![Source::Door]),
             Ok(_) | Err(Errno::INTR) => {}
             Err(e) => return Err(e).call(|| "poll()"),
         }
         let heard = sources.into_iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
-        Ok(heard.map(|(source, _)| source).collect())
+        Ok(heard
+            .map(|(source, fd)| match source {
+                Source::Call(i) if !fd.revents().contains(PollFlags::IN) => Source::CallsEnd(i),
+                source => source,
+            })
+            .collect())
     }
 
-    fn patience(&self) -> Option<Timespec> {
+    /// At the latest the load is to be counted.
+    fn patience(&self) -> Timespec {
         let quiet = self.console.as_ref().and_then(Console::patience);
-        let patience = quiet.into_iter().chain(self.no_room.then_some(NO_ROOM)).min()?;
-        Timespec::try_from(patience).ok()
+        let load = self.view.load_due();
+        let patience = quiet.into_iter().chain(self.no_room.then_some(NO_ROOM)).fold(load, Duration::min);
+        Timespec::try_from(patience).unwrap_or_default()
+    }
+
+    /// Every five seconds. A monitor that somebody has stopped is then made to go on as well.
+    fn count_load(&mut self) {
+        if !self.view.load_due().is_zero() {
+            return;
+        }
+        if let Some(means) = self.view.count_load()
+            && let Err(e) = self.kit.run().write_load(means)
+        {
+            tracing::debug!("the load average: {}", e.one_line());
+        }
+        if view::is_stopped(nix::unistd::getppid().as_raw()) {
+            tracing::warn!("Warning: the monitor of the container was stopped; it goes on");
+            if let Err(e) = rustix::process::pidfd_send_signal(self.monitor, rustix::process::Signal::CONT) {
+                tracing::warn!("Warning: pidfd_send_signal(monitor, CONT): {e}");
+            }
+        }
     }
 
     fn hear(&mut self, source: Source) -> Option<Over> {
@@ -115,6 +176,9 @@ impl Attendant<'_> {
             (Source::Monitor, _) => return Some(Over::Monitor),
             (Source::Door, _) => self.open_door(),
             (Source::Visit(i), _) => self.listen(i),
+            (Source::Files, _) => self.serve_files(),
+            (Source::Call(i), _) => self.answer(i),
+            (Source::CallsEnd(i), _) => self.listeners[i] = None,
             (Source::Console, Some(console)) => console.printed(),
             (Source::Attached(i), Some(console)) => console.typed(i),
             (Source::Console | Source::Attached(_), None) => {}
@@ -122,8 +186,36 @@ impl Attendant<'_> {
         None
     }
 
+    /// What the kernel gives no second time, and who has come in, stays in the table for the next.
+    fn leave(self) {
+        let listeners = self.listeners.into_iter().flatten().map(OwnedFd::from);
+        let visits = self.visits.into_iter().flatten().map(OwnedFd::from);
+        listeners.chain(visits).for_each(|fd| {
+            let _in_the_table = fd.into_raw_fd();
+        });
+    }
+
+    fn serve_files(&mut self) {
+        if let Some(files) = &mut self.files
+            && let Err(e) = files.serve(&mut self.view)
+        {
+            // The last of them was unmounted: the container is ending, or its root would rather see the host's numbers.
+            tracing::debug!("/proc of the container: {}", e.one_line());
+            self.files = None;
+        }
+    }
+
+    fn answer(&mut self, i: usize) {
+        if let Some(listener) = &self.listeners[i]
+            && let Err(e) = listener.answer(&self.view)
+        {
+            tracing::debug!("system calls of the container: {}", e.one_line());
+            self.listeners[i] = None;
+        }
+    }
+
     fn open_door(&mut self) {
-        let admitted = self.kit.door.admit();
+        let admitted = self.door.admit();
         self.no_room = admitted.is_err();
         match admitted {
             Ok(visit) => self.visits.extend(visit.map(Some)),
@@ -136,6 +228,10 @@ impl Attendant<'_> {
         let Some(visit) = &self.visits[i] else { return };
         let done = match (visit.receive(), &mut self.console) {
             (Ok(Some((Ask::Console, Some(stream)))), Some(console)) => console.attach(stream),
+            (Ok(Some((Ask::Answer, Some(listener)))), _) => {
+                self.listeners.push(Some(listener.into()));
+                Ok(())
+            }
             (Ok(Some((Ask::WindowSize { rows, columns }, _))), Some(console)) => console.resize(rows, columns),
             (Ok(Some((ask, _))), _) => Err(Failed::new(format!("{ask:?}"), "not to be had")),
             (Ok(None), _) => {
@@ -152,6 +248,7 @@ impl Attendant<'_> {
 
     fn forget_the_gone(&mut self) {
         self.visits.retain(Option::is_some);
+        self.listeners.retain(Option::is_some);
         if let Some(console) = &mut self.console {
             console.forget_the_gone();
         }

@@ -20,6 +20,8 @@ pub(crate) enum Ask {
     /// Attach me to the console: the descriptor that comes along is my end of a stream of what is printed and typed. The connection stays, and
     /// its end ends the attachment.
     Console,
+    /// Answer the system calls that ask at the descriptor which comes along.
+    Answer,
     /// The window of who is attached has this size.
     WindowSize {
         /// Lines.
@@ -34,6 +36,9 @@ pub(crate) type Visit = Channel<Ask>;
 
 /// How many may wait to be let in.
 const BACKLOG: i32 = 16;
+
+/// What the socket is called in the run directory.
+pub(super) const NAME: &str = "monitor.sock";
 
 /// The socket that listens.
 #[derive(Debug)]
@@ -80,7 +85,6 @@ impl AsFd for Door {
     }
 }
 
-#[expect(dead_code, reason = "the commands that come to the door follow")]
 /// A command's way in. `None` when nobody listens there.
 ///
 /// # Errors
@@ -104,14 +108,14 @@ fn seqpacket(flags: SocketFlags) -> Result<OwnedFd, Failed> {
 }
 
 fn path(run: &RunDir) -> PathBuf {
-    run.path().join("monitor.sock")
+    run.path().join(NAME)
 }
 
 /// The address by way of a descriptor of the directory, to be kept until it is used: the address of a socket has room for 107 bytes only.
 fn address(run: &RunDir) -> Result<(OwnedFd, SocketAddrUnix), Failed> {
     use std::os::fd::AsRawFd;
     let place = crate::rootfs::hold_dir(rustix::fs::CWD, run.path())?;
-    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/monitor.sock", place.as_raw_fd()))
-        .call(|| "sockaddr(monitor.sock)")?;
+    let address =
+        SocketAddrUnix::new(format!("/proc/self/fd/{}/{NAME}", place.as_raw_fd())).call(|| "sockaddr(monitor.sock)")?;
     Ok((place, address))
 }

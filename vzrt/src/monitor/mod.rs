@@ -4,60 +4,41 @@
 //! with whether the container wanted a reboot or a halt, and clears up however init died.
 //!
 //! What has to be *served* while the container runs is the work of its child, the [`attendant`]. The two watch each other.
+//!
+//! A fork of a command is large: it has all that the command has read and relocated. So once the container runs the monitor becomes a small
+//! program ([`program`]), which has nothing but its [`life`].
 
 mod attendant;
 mod console;
 mod door;
+mod life;
+mod program;
 mod title;
 
-use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::sys::signal::SigSet;
+use nix::sys::wait::waitpid;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 
-use self::attendant::Over;
-use self::door::Door;
+use self::life::{Charge, Kit};
 use self::title::title;
 use crate::channel::{Channel, Message, Trouble};
 use crate::error::{Call, Failed};
-use crate::hooks::wait_for;
 use crate::interrupt::Interrupt;
-use crate::launch::{Launched, chain, exec_init, launch};
-use crate::lock::{CLEARING, Lock, LockError, close_inherited};
+use crate::launch::{Remains, chain, exec_init, launch};
+use crate::lock::close_inherited;
 use crate::net::Probe;
 use crate::plan::Plan;
 use crate::state::{RunDir, Running, State, boot_id, start_ticks};
 use crate::verbs::VerbError;
-use crate::{cgroup, sys, teardown};
+use crate::view::fuse::Connection;
+use crate::{cgroup, sys};
 
-/// A container that reboots sooner than this after its start is made to wait as long: a reboot loop costs the host nothing.
-const QUICK_REBOOT: Duration = Duration::from_secs(2);
-
-/// How long the monitor waits for a command that holds the container's lock before it clears up without it.
-const LOCK_PATIENCE: Duration = Duration::from_secs(600);
-
-/// How long the attendant may take to hear what a container printed last.
-const LAST_WORDS: Duration = Duration::from_secs(2);
-
-/// An attendant that dies sooner than this is not made anew at once.
-const QUICK_DEATH: Duration = Duration::from_secs(1);
-
-/// What there is of a container that only a living process can hold; the monitor and its attendant have it both.
-#[derive(Debug)]
-struct Kit {
-    run: RunDir,
-    /// pidfd of the container's init.
-    init: OwnedFd,
-    /// Master side of its console; a container that was without any monitor for a while has lost it.
-    console: Option<OwnedFd>,
-    door: Door,
-    /// Held for as long as one of the two lives.
-    _alive: Alive,
-}
+pub(crate) use self::door::{Ask, Visit, visit};
+pub use self::program::main;
 
 /// Forks the monitor, which starts the container; returns when init has become a program of the container, or what went wrong.
 ///
@@ -65,7 +46,7 @@ struct Kit {
 /// What the launch met. What it had made is left to `teardown`.
 pub(crate) fn start(plan: &Plan, host: &cgroup::Host, probe: Probe, interrupt: &Interrupt) -> Result<(), VerbError> {
     let (ours, theirs) = Channel::pair()?;
-    let Some(monitor) = sys::clone3(&sys::Clone::default()).call(|| "clone3(monitor)")? else {
+    let Some(monitor) = clone(plan, host)? else {
         drop(ours);
         run(plan, host, probe, &theirs);
     };
@@ -91,9 +72,24 @@ pub(crate) fn start(plan: &Plan, host: &cgroup::Host, probe: Probe, interrupt: &
     }
 }
 
+/// The monitor's process, in the cgroup of all monitors: what a container makes its monitor do is bounded with what the others' do, and it is
+/// not in the session or service of whoever runs the command, to be killed with that.
+fn clone(plan: &Plan, host: &cgroup::Host) -> Result<Option<sys::Cloned>, Failed> {
+    let entry =
+        host.monitors(&plan.vz.cgroup).inspect_err(|e| tracing::warn!("Warning: the monitor: {}", chain(e))).ok();
+    let request = sys::Clone { cgroup: entry.as_ref().map(cgroup::Entry::cgroup2), ..sys::Clone::default() };
+    let child = sys::clone3(&request).call(|| "clone3(monitor)")?;
+    if let (None, Some(entry)) = (&child, entry)
+        && let Err(e) = entry.enter_self()
+    {
+        tracing::warn!("Warning: the monitor: {}", chain(&e));
+    }
+    Ok(child)
+}
+
 fn run(plan: &Plan, host: &cgroup::Host, probe: Probe, report: &Channel) -> ! {
     let run = RunDir::new(&plan.vz.run_dir);
-    let (launched, alive) = match begin(plan, host, probe, &run) {
+    let (remains, alive) = match begin(plan, host, probe, &run) {
         Ok(ok) => ok,
         Err(trouble) => {
             // Nobody to tell means nobody waits: the journal tells the next command.
@@ -112,12 +108,20 @@ fn run(plan: &Plan, host: &cgroup::Host, probe: Probe, report: &Channel) -> ! {
         if let Err(e) = crate::net::announce(&plan.vz.net, &plan.vz.net.ips().collect::<Vec<_>>()) {
             tracing::debug!("announce: {}", chain(&e));
         }
-        let (pid, init, console) = launched.into_parts();
-        let door = Door::open(&run)?;
-        let kit = Kit { run, init, console: Some(console), door, _alive: alive };
-        watch(plan, host, &kit, Some(pid))
+        let Remains { pid, init, console, connection, listener } = remains;
+        let charge = Charge { init_is_child: true, ..Charge::of(plan, pid.as_raw()) };
+        // From now on whoever serves finds it in the table of descriptors.
+        let _in_the_table = listener.map(IntoRawFd::into_raw_fd);
+        stay(Kit { charge, init, console: Some(console), connection, alive })
     };
     sys::exit_now(ended(stay()))
+}
+
+/// Becomes the small program; where that is not to be had, goes on as what we are.
+fn stay(kit: Kit) -> Result<(), Failed> {
+    let why = program::become_(&kit);
+    tracing::warn!("Warning: the monitor stays larger than it need be: {}", why.one_line());
+    life::watch(&kit)
 }
 
 /// The exit status of a monitor.
@@ -127,13 +131,14 @@ fn ended(result: Result<(), Failed>) -> i32 {
     1
 }
 
-type Alive = nix::fcntl::Flock<std::fs::File>;
-
-fn begin(plan: &Plan, host: &cgroup::Host, probe: Probe, run: &RunDir) -> Result<(Launched, Alive), Trouble> {
+fn begin(plan: &Plan, host: &cgroup::Host, probe: Probe, run: &RunDir) -> Result<(Remains, OwnedFd), Trouble> {
     leave_caller()?;
     let alive = run.monitor_lock()?.ok_or_else(|| Trouble::Call("another monitor of this container lives".into()))?;
     title(&format!("vz-monitor: CT {}", plan.ctid));
-    let launched = launch(plan, host, Some(probe), &exec_init)?;
+    let files = Connection::new().inspect_err(|e| {
+        tracing::warn!("Warning: /proc of the container shows the numbers of this host: {}", e.one_line());
+    });
+    let launched = launch(plan, host, Some(probe), files.ok(), &exec_init)?;
     let pid = launched.pid.as_raw();
     // The state is there before init runs: whoever kills us from here on leaves a container that is known.
     let init_start_ticks =
@@ -149,106 +154,45 @@ fn begin(plan: &Plan, host: &cgroup::Host, probe: Probe, run: &RunDir) -> Result
     };
     run.write_plan(plan)?;
     run.write_state(&state)?;
-    launched.go()?;
-    Ok((launched, alive))
-}
-
-/// The monitor's life, from the start of init to the end of what was made for it. Init is the monitor's own child, known by its process id,
-/// or that of a monitor that died: then its end is seen and not how it came, and a reboot from inside is a halt.
-fn watch(plan: &Plan, host: &cgroup::Host, kit: &Kit, mut child: Option<Pid>) -> Result<(), Failed> {
-    let started = Instant::now();
-    loop {
-        let born = Instant::now();
-        let before = sys::descriptors().call(|| "readdir(/proc/self/fd)")?;
-        let me = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())
-            .call(|| "pidfd_open(self)")?;
-        let share = sys::Clone { shared_descriptors: true, ..sys::Clone::default() };
-        let Some(attendant) = sys::clone3(&share).call(|| "clone3(attendant)")? else {
-            title(&format!("vz-attendant: CT {}", plan.ctid));
-            match attendant::attend(kit, &me) {
-                Ok(Over::Init) => sys::exit_now(0),
-                Ok(Over::Monitor) => {}
-                Err(e) => sys::exit_now(ended(Err(e))),
-            }
-            succeed(plan, kit)?;
-            drop(me);
-            sys::close_all_but(&before).call(|| "readdir(/proc/self/fd)")?;
-            child = None;
-            continue;
-        };
-        let init_is_over = wait_for_first(&kit.init, &attendant.pidfd)?;
-        end_attendant(&attendant)?;
-        drop((attendant, me));
-        sys::close_all_but(&before).call(|| "readdir(/proc/self/fd)")?;
-        if init_is_over {
-            break;
-        }
-        tracing::warn!("Warning: the attendant of the container has died; it gets another");
-        wait_for(&kit.init, QUICK_DEATH.saturating_sub(born.elapsed()))?;
-    }
-    let end = child.map(|pid| waitpid(pid, None).call(|| "waitpid(init)")).transpose()?;
-    // reboot(2) in a pid namespace ends its init: by SIGHUP for a restart, by SIGINT for a halt (pid_namespaces(7)).
-    let reboot = matches!(end, Some(WaitStatus::Signaled(_, Signal::SIGHUP, _)));
-    tracing::info!("Container has stopped ({end:?}){}", if reboot { ", restarting it" } else { "" });
-    let cleared = clear(plan, host, &kit.run);
-    if reboot && cleared {
-        std::thread::sleep(QUICK_REBOOT.saturating_sub(started.elapsed()));
-        return restart(plan);
-    }
-    Ok(())
-}
-
-/// Waits for the end of init, or of the attendant: true if it was init's.
-fn wait_for_first(init: &OwnedFd, attendant: &OwnedFd) -> Result<bool, Failed> {
-    let mut fds = [PollFd::new(init, PollFlags::IN), PollFd::new(attendant, PollFlags::IN)];
-    while let Err(e) = poll(&mut fds, None) {
-        if e != rustix::io::Errno::INTR {
-            return Err(e).call(|| "poll(init, attendant)");
-        }
-    }
-    Ok(!fds[0].revents().is_empty())
-}
-
-/// Sees the attendant off: it ends by itself when init has, after the last words on the console.
-fn end_attendant(attendant: &sys::Cloned) -> Result<(), Failed> {
-    if !wait_for(&attendant.pidfd, LAST_WORDS)? {
-        rustix::process::pidfd_send_signal(&attendant.pidfd, rustix::process::Signal::KILL)
-            .call(|| "pidfd_send_signal(attendant, KILL)")?;
-    }
-    waitpid(attendant.pid, None).call(|| "waitpid(attendant)").map(drop)
-}
-
-/// The attendant of a monitor that died becomes the monitor.
-fn succeed(plan: &Plan, kit: &Kit) -> Result<(), Failed> {
-    title(&format!("vz-monitor: CT {}", plan.ctid));
-    let Some(Running { state, .. }) = kit.run.running()? else { return Ok(()) };
-    kit.run.write_state(&State { monitor_pid: nix::unistd::getpid().as_raw(), ..state })
+    Ok((launched.go()?, alive))
 }
 
 /// Gives a container whose monitor and attendant died both another pair. It is not the parent of init, so of init's end it learns only that,
-/// not how; the console is gone with the first.
-pub(crate) fn adopt(plan: &Plan, host: &cgroup::Host, running: &Running) -> Result<(), Failed> {
+/// not how; the console is gone with the first. Gives the new files for its `/proc`, to be put in place of the dead ones.
+pub(crate) fn adopt(plan: &Plan, host: &cgroup::Host, running: &Running) -> Result<Option<OwnedFd>, Failed> {
     let (ours, theirs) = Channel::<Message>::pair()?;
-    if sys::clone3(&sys::Clone::default()).call(|| "clone3(monitor)")?.is_some() {
-        drop(theirs);
-        // The other side closes its end once it holds the monitor's lock.
-        return ours.receive().map(drop);
-    }
-    drop(ours);
-    let attend = || -> Result<(), Failed> {
-        leave_caller()?;
-        close_inherited(&plan.vz.lock_file);
-        let run = RunDir::new(&plan.vz.run_dir);
-        let Some(alive) = run.monitor_lock()? else { return Ok(()) };
-        let init = running.init.try_clone().call(|| "dup(pidfd)")?;
-        let door = Door::open(&run)?;
-        let kit = Kit { run, init, console: None, door, _alive: alive };
-        succeed(plan, &kit)?;
-        detach()?;
-        drop(theirs);
-        watch(plan, host, &kit, None)
+    let Some(_child) = clone(plan, host)? else {
+        drop(ours);
+        sys::exit_now(ended(take_up(plan, running, theirs)));
     };
-    sys::exit_now(ended(attend()))
+    drop(theirs);
+    // The other side closes its end once all is as it was.
+    Ok(ours.receive()?.and_then(|(_, files)| files))
+}
+
+/// Lets a monitor that somebody has stopped go on. It is silent, as commands are whose output is that of a program inside.
+pub(crate) fn wake(running: &Running) -> Result<(), Failed> {
+    let Some(pid) = rustix::process::Pid::from_raw(running.state.monitor_pid) else { return Ok(()) };
+    let monitor =
+        rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).call(|| "pidfd_open(monitor)")?;
+    rustix::process::pidfd_send_signal(&monitor, rustix::process::Signal::CONT)
+        .call(|| "pidfd_send_signal(monitor, CONT)")
+}
+
+fn take_up(plan: &Plan, running: &Running, report: Channel) -> Result<(), Failed> {
+    leave_caller()?;
+    close_inherited(&plan.vz.lock_file);
+    let run = RunDir::new(&plan.vz.run_dir);
+    let Some(alive) = run.monitor_lock()? else { return Ok(()) };
+    let init = running.init.try_clone().call(|| "dup(pidfd)")?;
+    let (connection, files) =
+        Connection::new().inspect_err(|e| tracing::warn!("Warning: {}", e.one_line())).ok().unzip();
+    let kit = Kit { charge: Charge::of(plan, running.state.init_pid), init, console: None, connection, alive };
+    kit.sign()?;
+    detach()?;
+    report.send(&Message::Ready, files.as_ref().map(AsFd::as_fd))?;
+    drop((report, files));
+    stay(kit)
 }
 
 /// A session of its own, no directory held, no signal blocked: those of the command that is starting us are not meant for us.
@@ -256,47 +200,6 @@ fn leave_caller() -> Result<(), Failed> {
     nix::unistd::setsid().call(|| "setsid()")?;
     SigSet::empty().thread_set_mask().call(|| "sigprocmask()")?;
     nix::unistd::chdir("/").call(|| "chdir(/)")
-}
-
-/// Clears up after init. True when it was ours to do, and is done.
-fn clear(plan: &Plan, host: &cgroup::Host, run: &RunDir) -> bool {
-    let Ok(Some(journal)) = run.journal() else { return false };
-    if let Err(e) = teardown::end_processes(&journal, host) {
-        tracing::error!("monitor: {}", chain(&e));
-        return false;
-    }
-    // `stop` holds the lock and finishes itself; any other command that holds it is waited for.
-    let deadline = Instant::now() + LOCK_PATIENCE;
-    let _lock = loop {
-        if run.is_handed_over() {
-            return false;
-        }
-        match Lock::take(&plan.vz.lock_file, CLEARING, Duration::from_millis(50)) {
-            Ok(lock) => break lock,
-            Err(LockError::Held { .. }) if Instant::now() < deadline => {}
-            Err(e) => {
-                tracing::error!("monitor: {}", chain(&e));
-                return false;
-            }
-        }
-    };
-    match teardown::dismantle(run, &journal, host) {
-        Ok(()) => true,
-        Err(e) => {
-            tracing::error!("monitor: {}", chain(&e));
-            false
-        }
-    }
-}
-
-/// Starts the container anew, as the command line would: with the configuration as it is now.
-fn restart(plan: &Plan) -> Result<(), Failed> {
-    let argv = &plan.vz.restart_argv;
-    let Some(program) = argv.first() else { return Ok(()) };
-    let error = std::os::unix::process::CommandExt::exec(
-        std::process::Command::new(program).args(&argv[1..]).env_clear().env("PATH", crate::hooks::PATH),
-    );
-    Err(error).call(|| format!("execve({program})"))
 }
 
 /// Lets go of everything of the command that started us: its terminal, its pipes, its directory.

@@ -8,6 +8,7 @@ use libc::{EAFNOSUPPORT, ENOSYS, EPERM};
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArgBuilder, LinuxSeccompOperator, LinuxSyscall};
 
 use super::Feature;
+use crate::view::answers::ANSWERED;
 
 /// System calls that are refused alike, for one reason.
 struct Denied {
@@ -136,10 +137,20 @@ pub fn seccomp(features: &[Feature]) -> LinuxSeccomp {
         .filter(|d| !open(d.unless))
         .flat_map(|d| d.families)
         .map(|&family| denied(&["socket", "socketpair"], EAFNOSUPPORT, Some(family)));
+    // Who runs containers inside may want to be asked himself, and the kernel has one to be asked for all that runs below a filter.
+    let asked = (!open(Feature::Nesting)).then(asked);
     let mut filter = LinuxSeccomp::default();
     filter.set_default_action(LinuxSeccompAction::ScmpActAllow);
-    filter.set_syscalls(Some(calls.chain(families).collect()));
+    filter.set_syscalls(Some(calls.chain(families).chain(asked).collect()));
     filter
+}
+
+/// What tells of the machine is answered for the container (`view`).
+fn asked() -> LinuxSyscall {
+    let mut call = LinuxSyscall::default();
+    call.set_names(ANSWERED.map(str::to_owned).to_vec());
+    call.set_action(LinuxSeccompAction::ScmpActNotify);
+    call
 }
 
 /// One entry of the filter; with `family`, only for that first argument.

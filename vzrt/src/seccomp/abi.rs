@@ -40,6 +40,32 @@ pub(super) enum Abi {
     Arm,
 }
 
+/// The size of a `long` for a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Width {
+    /// 32-bit programs.
+    Four,
+    /// 64-bit programs.
+    Eight,
+}
+
+impl Width {
+    /// In bytes.
+    pub(crate) const fn bytes(self) -> usize {
+        match self {
+            Self::Four => 4,
+            Self::Eight => 8,
+        }
+    }
+}
+
+/// Which of `names` a system call is that arrived as `number` in the ABI that the kernel calls `arch`, and that ABI's `long`.
+pub(crate) fn names_call<'a>(arch: u32, number: u32, names: &[&'a str]) -> Option<(&'a str, Width)> {
+    let abi = Machine::NATIVE.abis().into_iter().find(|abi| abi.audit_arch() == arch)?;
+    let name = names.iter().find(|name| abi.number(name) == Some(number))?;
+    Some((name, if matches!(abi, Abi::X86_64 | Abi::Aarch64) { Width::Eight } else { Width::Four }))
+}
+
 impl Abi {
     /// What the kernel puts in `seccomp_data.arch` (`AUDIT_ARCH_*` of linux/audit.h).
     pub(super) const fn audit_arch(self) -> u32 {

@@ -19,6 +19,11 @@ const X32: u32 = 0x4000_0000;
 /// A debugger skips a system call by setting its number to -1; that is not an x32 number.
 const SKIPPED: u32 = u32::MAX;
 const ENOSYS: u32 = libc::ENOSYS.unsigned_abs();
+/// `SECCOMP_RET_USER_NOTIF` and `SECCOMP_RET_ALLOW`.
+const NOTIFY: u32 = 0x7fc0_0000;
+const ALLOW: u32 = 0x7fff_0000;
+/// `SECCOMP_FILTER_FLAG_NEW_LISTENER`: the system call that loads the filter gives the end where its questions arrive.
+const NEW_LISTENER: u32 = 1 << 3;
 
 /// A compiled filter, ready for [`super::load`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,11 +41,11 @@ pub struct Program {
 /// Why a filter can't be compiled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CompileError {
-    /// An action that needs somebody to answer, and nobody would.
-    #[error("seccomp action {0} needs an agent that answers it")]
-    Action(LinuxSeccompAction),
-    /// A flag that needs the same.
-    #[error("seccomp flag {0} needs an agent that answers notifications")]
+    /// Somebody would have to answer every system call, those with which he answers among them.
+    #[error("seccomp action {0} cannot be the default")]
+    Default(LinuxSeccompAction),
+    /// A flag that is not used here.
+    #[error("seccomp flag {0} is not supported")]
     Flag(LinuxSeccompFilterFlag),
     /// Not an error number.
     #[error("seccomp error number {0} is above 4095")]
@@ -65,6 +70,9 @@ impl Program {
     /// # Errors
     /// What this runtime or the kernel can't do; nothing is left out silently.
     pub fn compile(filter: &LinuxSeccomp, machine: Machine) -> Result<Self, CompileError> {
+        if filter.default_action() == LinuxSeccompAction::ScmpActNotify {
+            return Err(CompileError::Default(filter.default_action()));
+        }
         let default = action(filter.default_action(), filter.default_errno_ret())?;
         let entries = filter.syscalls().as_deref().unwrap_or_default();
         let mut code = vec![Instruction::new(RET, LinuxSeccompAction::ScmpActKillProcess.as_u32(None))];
@@ -79,7 +87,26 @@ impl Program {
         if code.len() > MAX_INSTRUCTIONS {
             return Err(CompileError::TooLong(code.len()));
         }
-        Ok(Self { instructions: code, flags: flags(filter)?, unknown: unknown(entries, machine) })
+        let asks = entries.iter().any(|entry| entry.action() == LinuxSeccompAction::ScmpActNotify);
+        let flags = flags(filter)? | if asks { NEW_LISTENER } else { 0 };
+        Ok(Self { instructions: code, flags, unknown: unknown(entries, machine) })
+    }
+
+    /// Whether loading it gives a listener, to whom some system calls are left.
+    #[must_use]
+    pub fn asks(&self) -> bool {
+        self.flags & NEW_LISTENER != 0
+    }
+
+    /// The same for processes whose questions nobody would answer: what would be asked is allowed.
+    #[must_use]
+    pub fn without_questions(&self) -> Self {
+        let answered = |i: &Instruction| match i {
+            Instruction { code: RET, k: NOTIFY, .. } => Instruction::new(RET, ALLOW),
+            other => *other,
+        };
+        let instructions = self.instructions.iter().map(answered).collect();
+        Self { instructions, flags: self.flags & !NEW_LISTENER, unknown: self.unknown.clone() }
     }
 }
 
@@ -202,7 +229,6 @@ fn halves(value: u64) -> (u32, u32) {
 /// The kernel's return value for an action.
 fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32, CompileError> {
     match action {
-        LinuxSeccompAction::ScmpActNotify => Err(CompileError::Action(action)),
         LinuxSeccompAction::ScmpActErrno | LinuxSeccompAction::ScmpActTrace => match errno {
             Some(errno) if errno > MAX_ERRNO => Err(CompileError::Errno(errno)),
             _ => Ok(action.as_u32(errno)),
@@ -212,6 +238,7 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32, Compile
         | LinuxSeccompAction::ScmpActKillProcess
         | LinuxSeccompAction::ScmpActTrap
         | LinuxSeccompAction::ScmpActLog
+        | LinuxSeccompAction::ScmpActNotify
         | LinuxSeccompAction::ScmpActAllow => Ok(action.as_u32(None)),
     }
 }

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "seccomp(2) takes a pointer, and no safe wrapper takes a whole program")]
 
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
 
 use super::Program;
 
@@ -22,9 +23,12 @@ pub struct LoadError {
 /// `no_new_privs` is not set: it would break `sudo` and `su` inside. The caller has `CAP_SYS_ADMIN` in its user namespace instead, so this
 /// comes before capabilities are dropped.
 ///
+/// Gives the listener of a program that [asks](Program::asks).
+///
 /// # Errors
-/// The system call failed: nothing is installed.
-pub fn load(program: &Program) -> Result<(), LoadError> {
+/// The system call failed: nothing is installed. `EBUSY` for a program that asks where one that asks is in force already: who runs a container
+/// inside a container has to load it [without questions](Program::without_questions).
+pub fn load(program: &Program) -> Result<Option<OwnedFd>, LoadError> {
     let failed = |source| LoadError { flags: program.flags, instructions: program.instructions.len(), source };
     let length = u16::try_from(program.instructions.len()).map_err(|_| failed(io::ErrorKind::InvalidInput.into()))?;
     let filter = libc::sock_fprog { len: length, filter: program.instructions.as_ptr().cast_mut().cast() };
@@ -32,8 +36,13 @@ pub fn load(program: &Program) -> Result<(), LoadError> {
     let installed =
         unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, program.flags, &raw const filter) };
     match installed {
-        0 => Ok(()),
         -1 => Err(failed(io::Error::last_os_error())),
+        fd if program.asks() => {
+            let fd = i32::try_from(fd).map_err(|e| failed(io::Error::other(e)))?;
+            // SAFETY: the kernel has just made this descriptor (close-on-exec), which nobody else owns.
+            Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
+        }
+        0 => Ok(None),
         // TSYNC: the number of the thread that could not follow.
         _ => Err(failed(io::Error::from_raw_os_error(libc::ESRCH))),
     }

@@ -167,17 +167,30 @@ fn an_allowed_call_takes_a_dozen_instructions_and_never_looks_at_arguments() {
 }
 
 #[test]
-fn what_nobody_would_answer_or_the_kernel_would_cut_is_an_error() {
+fn what_would_ask_about_everything_or_the_kernel_would_cut_is_an_error() {
     let compile = |filter| Program::compile(&filter, Machine::X86_64).unwrap_err();
     let mut notify = filter(vec![]);
     notify.set_default_action(Action::ScmpActNotify);
-    assert_eq!(compile(notify), CompileError::Action(Action::ScmpActNotify));
+    assert_eq!(compile(notify), CompileError::Default(Action::ScmpActNotify));
     assert_eq!(compile(filter(vec![entry("read", 4096, vec![])])), CompileError::Errno(4096));
     assert_eq!(compile(filter(vec![entry("read", 1, vec![arg(6, Op::ScmpCmpEq, 0, 0)])])), CompileError::Argument(6));
     let seven = vec![arg(0, Op::ScmpCmpNe, 0, 0); 7];
     assert_eq!(compile(filter(vec![entry("read", 1, seven)])), CompileError::Conditions(7));
     let many = (0..2000).map(|n| entry("read", 1, vec![arg(0, Op::ScmpCmpEq, n, 0)])).collect();
     assert!(matches!(compile(filter(many)), CompileError::TooLong(_)));
+}
+
+#[test]
+fn a_program_that_asks_can_be_had_without_its_questions() {
+    let mut asked = entry("sysinfo", 1, vec![]);
+    asked.set_action(Action::ScmpActNotify);
+    let program = Program::compile(&filter(vec![asked, entry("read", 1, vec![])]), Machine::X86_64).unwrap();
+    let call = |nr| Call { arch: Abi::X86_64.audit_arch(), nr, ..Call::default() };
+    let (sysinfo, read) = (call(Abi::X86_64.number("sysinfo").unwrap()), call(0));
+    assert_eq!((program.asks(), run(&program.instructions, &sysinfo).0), (true, 0x7fc0_0000));
+    let quiet = program.without_questions();
+    assert_eq!((quiet.asks(), run(&quiet.instructions, &sysinfo).0), (false, ALLOW));
+    assert_eq!(run(&quiet.instructions, &read), run(&program.instructions, &read));
 }
 
 #[test]

@@ -1,0 +1,142 @@
+//! The log file: a line for each message, as the original's.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+
+use crate::Ctid;
+
+/// Where lines go, and which container they are about.
+#[derive(Debug)]
+pub struct LogFile {
+    path: PathBuf,
+    file: Option<File>,
+    ctid: Option<Ctid>,
+}
+
+impl LogFile {
+    /// Opens it to append. A file that can't be opened takes what is written and keeps nothing: no command fails for its log.
+    #[must_use]
+    pub fn open(path: &Path, ctid: Option<Ctid>) -> Self {
+        let file = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)
+            .ok();
+        Self { path: path.to_owned(), file, ctid }
+    }
+
+    /// Whether it is this file, about this container.
+    #[must_use]
+    pub fn is(&self, path: &Path, ctid: Option<Ctid>) -> bool {
+        self.path == path && self.ctid == ctid
+    }
+
+    /// `2026-11-22T14:47:44+0000 vzctl : CT 101 : message`, in one write: several processes append to the same file.
+    pub fn write(&mut self, program: &str, text: &str) {
+        let Some(file) = &mut self.file else { return };
+        let now = jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%z").to_string();
+        let about = self.ctid.map(|c| format!(" : CT {c}")).unwrap_or_default();
+        // A full disk loses lines, not containers.
+        let _ = file.write_all(format!("{now} {program}{about} : {text}\n").as_bytes());
+    }
+}
+
+/// No control character of a container's or a caller's choosing reaches a terminal or begins a line of the log.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\t' => out.push('\t'),
+            c if c.is_control() => {
+                let _ = write!(out, "\\x{:02x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// The text of an event, ready to be shown.
+#[must_use]
+pub fn text_of(event: &Event<'_>) -> String {
+    struct Message(String);
+    impl Visit for Message {
+        fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+            if field.name() == "message" {
+                let _ = write!(self.0, "{value:?}");
+            }
+        }
+    }
+    let mut message = Message(String::new());
+    event.record(&mut message);
+    printable(&message.0)
+}
+
+/// From now on messages of this process go to this file and nowhere else, as lines of `vzctl` about this container.
+pub(crate) fn to_file_only(path: Option<&Path>, ctid: Ctid) {
+    let Some(path) = path else { return };
+    // Opened when there is something to say, which for most containers is their end.
+    let lines = Lines { path: path.to_owned(), ctid, file: Mutex::new(None) };
+    // One is set for a process; this is the first thing it does.
+    let _ = tracing::subscriber::set_global_default(lines);
+}
+
+struct Lines {
+    path: PathBuf,
+    ctid: Ctid,
+    file: Mutex<Option<LogFile>>,
+}
+
+impl Subscriber for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= Level::INFO && metadata.is_event()
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        if let Ok(mut file) = self.file.lock() {
+            file.get_or_insert_with(|| LogFile::open(&self.path, Some(self.ctid))).write("vzctl", &text_of(event));
+        }
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+
+    use super::*;
+
+    #[test]
+    fn escape_sequences_and_line_breaks_are_shown_not_sent() {
+        assert_eq!(printable("a\u{1b}]0;x\u{7}\nb\r"), "a\\x1b]0;x\\x07\\x0ab\\x0d");
+    }
+
+    #[test]
+    fn a_line_says_when_who_and_about_whom() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        LogFile::open(&path, Some("101".parse().unwrap())).write("vzctl", "hello");
+        let line = std::fs::read_to_string(&path).unwrap();
+        assert!(line.ends_with(" vzctl : CT 101 : hello\n"), "{line}");
+        assert_eq!(line.split(' ').next().unwrap().len(), "2026-11-22T14:47:44+0000".len());
+    }
+}

@@ -1,0 +1,237 @@
+//! A FUSE file system of a few files that are read and nothing else, served without a thread.
+//!
+//! Why not a library: those that exist begin every session with the kernel's greeting (`FUSE_INIT`), which is said once in the life of a
+//! connection; ours is handed from process to process when one is killed. And they serve from threads, which a process that forks can't have.
+//!
+//! Protocol: linux/fuse.h, fuse(4). A file is opened with `FOPEN_DIRECT_IO`: every read(2) of the container comes here, the kernel keeps
+//! nothing. Its size is told as that of the text, unlike procfs's 0: sendfile(2), with which `cat` copies, goes no further than a file's size.
+
+mod wire;
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+};
+
+use self::wire::{Attributes, Reply, Request, What};
+use super::{File, View, sys};
+use crate::error::{Call, Failed};
+use crate::plan::IdRange;
+
+/// Where the kernel's requests come from.
+const DEVICE: &str = "/dev/fuse";
+
+/// Readings that are kept for readers who have read the beginning and not yet the rest. A container can open more files than these; the
+/// oldest is then made anew, in the middle of somebody's reading.
+const MOST_KEPT: usize = 16;
+
+/// How long a text tells the truth. Who asks for a file's size and then reads it finds what he was told, and a container that does nothing but
+/// read makes its attendant work no more than this often.
+const FRESH: Duration = Duration::from_millis(20);
+
+/// A connection with the kernel: as long as it is open somewhere, the mounts of it live.
+#[derive(Debug)]
+pub(crate) struct Connection(OwnedFd);
+
+impl Connection {
+    /// A new connection and the file system at its other end, as a detached mount. Called by the host's root.
+    ///
+    /// # Errors
+    /// The failed call; a host without FUSE has no `/dev/fuse`, or no such file system.
+    pub(crate) fn new() -> Result<(Self, OwnedFd), Failed> {
+        let device = open_device()?;
+        let fs = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC).call(|| "fsopen(fuse)")?;
+        let number = std::os::fd::AsRawFd::as_raw_fd(&device).to_string();
+        // The container's users are no users of the host's, whose root mounts this: all of them may look, and modes decide.
+        for (key, value) in
+            [("source", "vz"), ("fd", &number), ("rootmode", "40555"), ("user_id", "0"), ("group_id", "0")]
+        {
+            fsconfig_set_string(fs.as_fd(), key, value).call(|| format!("fsconfig(fuse, {key}={value})"))?;
+        }
+        for flag in ["allow_other", "default_permissions"] {
+            fsconfig_set_flag(fs.as_fd(), flag).call(|| format!("fsconfig(fuse, {flag})"))?;
+        }
+        fsconfig_create(fs.as_fd()).call(|| "fsconfig(fuse, create)")?;
+        let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+            | MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let mount = fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).call(|| "fsmount(fuse)")?;
+        Ok((Self(device), mount))
+    }
+
+    /// Takes up a connection that another process of ours has made.
+    pub(crate) fn over(device: OwnedFd) -> Self {
+        Self(device)
+    }
+
+    /// A further end of the same connection, for one process: what that has taken and not answered fails when the end is closed, and the
+    /// reader inside does not wait for ever for the dead (`FUSE_DEV_IOC_CLONE`, Linux 4.2).
+    ///
+    /// # Errors
+    /// The failed call.
+    pub(crate) fn serve(&self, owner: IdRange) -> Result<Server, Failed> {
+        let device = open_device()?;
+        sys::fuse_clone(device.as_fd(), self.0.as_fd()).call(|| "ioctl(FUSE_DEV_IOC_CLONE)")?;
+        Ok(Server { device, owner, fresh: [const { None }; File::ALL.len()], kept: VecDeque::new(), next_handle: 1 })
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn open_device() -> Result<OwnedFd, Failed> {
+    openat(CWD, DEVICE, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+        .call(|| format!("open({DEVICE})"))
+}
+
+/// One process's end of a connection.
+#[derive(Debug)]
+pub(crate) struct Server {
+    device: OwnedFd,
+    /// Whom the files belong to.
+    owner: IdRange,
+    /// What each file said last, and when.
+    fresh: [Option<(Instant, Rc<str>)>; File::ALL.len()],
+    /// What is being read by those who have begun to.
+    kept: VecDeque<(u64, Rc<str>)>,
+    next_handle: u64,
+}
+
+impl AsFd for Server {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.device.as_fd()
+    }
+}
+
+impl Server {
+    /// Answers what has been asked, up to a few requests, so that no reader keeps us from the others.
+    ///
+    /// # Errors
+    /// The connection has ended: nobody has a file of it mounted any more.
+    pub(crate) fn serve(&mut self, view: &mut View) -> Result<(), Failed> {
+        let mut buffer = [0u8; wire::MOST_BYTES];
+        for _ in 0..16 {
+            match rustix::io::read(&self.device, &mut buffer) {
+                Ok(n) => self.answer(&buffer[..n], view)?,
+                // ENOENT: whoever asked was killed meanwhile.
+                Err(Errno::INTR | Errno::NOENT) => {}
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(e) => return Err(e).call(|| format!("read({DEVICE})")),
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, bytes: &[u8], view: &mut View) -> Result<(), Failed> {
+        let Some(request) = Request::parse(bytes) else { return Ok(()) };
+        let Some(reply) = self.reply(&request, view) else { return Ok(()) };
+        match rustix::io::write(&self.device, &reply.bytes(request.unique)) {
+            // ENOENT: interrupted, nobody waits for it.
+            Ok(_) | Err(Errno::NOENT | Errno::INTR) => Ok(()),
+            Err(e) => Err(e).call(|| format!("write({DEVICE})")),
+        }
+    }
+
+    /// `None`: the kernel waits for no answer.
+    fn reply(&mut self, request: &Request, view: &mut View) -> Option<Reply> {
+        let file = file_of(request.node);
+        Some(match (&request.what, file) {
+            (What::Init { major, minor }, _) => Reply::init(*major, *minor),
+            (What::Lookup { name }, _) if request.node == wire::ROOT => match numbered(name) {
+                Some((node, _)) => Reply::entry(&self.attributes(node, view)),
+                None => Reply::Error(Errno::NOENT),
+            },
+            (What::Attributes, _) if request.node == wire::ROOT || file.is_some() => {
+                Reply::attributes(&self.attributes(request.node, view))
+            }
+            (What::Open { for_writing: false }, Some(_)) => {
+                self.next_handle += 1;
+                Reply::opened(self.next_handle)
+            }
+            (What::Open { .. }, _) => Reply::Error(Errno::ACCESS),
+            (What::Read { handle, offset, bytes }, Some(file)) => self.read(view, file, *handle, *offset, *bytes),
+            (What::Release { handle }, _) => {
+                self.kept.retain(|(kept, _)| kept != handle);
+                Reply::Data(Vec::new())
+            }
+            (What::Statfs, _) => Reply::statfs(),
+            (What::Destroy, _) => Reply::Data(Vec::new()),
+            (What::Forget, _) => return None,
+            _ => Reply::Error(Errno::NOSYS),
+        })
+    }
+
+    /// A reading from the beginning is made anew; what follows is of the same reading.
+    fn read(&mut self, view: &mut View, file: File, handle: u64, offset: u64, bytes: u32) -> Reply {
+        let kept = self.kept.iter().position(|(kept, _)| *kept == handle);
+        let text = match kept.filter(|_| offset > 0) {
+            Some(at) => Rc::clone(&self.kept[at].1),
+            None => {
+                kept.map(|at| self.kept.remove(at));
+                // The container has ended, or is about to.
+                let Some(text) = self.text(file, view) else { return Reply::Error(Errno::IO) };
+                self.kept.truncate(MOST_KEPT - 1);
+                self.kept.push_front((handle, Rc::clone(&text)));
+                text
+            }
+        };
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+        let end = start.saturating_add(bytes as usize).min(text.len());
+        Reply::Data(text.as_bytes()[start..end].to_vec())
+    }
+
+    fn text(&mut self, file: File, view: &mut View) -> Option<Rc<str>> {
+        let last = &mut self.fresh[file as usize];
+        if let Some((_, text)) = last.as_ref().filter(|(made, _)| made.elapsed() < FRESH) {
+            return Some(Rc::clone(text));
+        }
+        let text: Rc<str> = view.text(file).ok()?.into();
+        *last = Some((Instant::now(), Rc::clone(&text)));
+        Some(text)
+    }
+
+    fn attributes(&mut self, node: u64, view: &mut View) -> Attributes {
+        let bytes = file_of(node).and_then(|file| self.text(file, view)).map_or(0, |text| text.len() as u64);
+        Attributes { node, directory: node == wire::ROOT, bytes, uid: self.owner.uid, gid: self.owner.gid }
+    }
+}
+
+/// What a file is called in the file system: only [`super::place`] ever sees these names.
+pub(super) fn name_of(file: File) -> String {
+    file.path().replace('/', ".")
+}
+
+fn numbered(name: &[u8]) -> Option<(u64, File)> {
+    let at = File::ALL.iter().position(|&file| name_of(file).as_bytes() == name)?;
+    Some((at as u64 + wire::ROOT + 1, File::ALL[at]))
+}
+
+fn file_of(node: u64) -> Option<File> {
+    let at = node.checked_sub(wire::ROOT + 1)?;
+    File::ALL.get(usize::try_from(at).ok()?).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_is_found_by_its_name_and_known_by_its_number() {
+        for file in File::ALL {
+            let found = numbered(name_of(file).as_bytes());
+            assert_eq!(found.map(|(node, f)| (file_of(node), f)), Some((Some(file), file)));
+        }
+        assert_eq!(numbered(b"proc.kcore"), None);
+        assert_eq!((file_of(0), file_of(wire::ROOT), file_of(u64::MAX)), (None, None, None));
+    }
+}

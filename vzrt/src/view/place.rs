@@ -1,0 +1,91 @@
+//! Putting the files of a [`super::fuse`] file system over those of a container.
+//!
+//! The container is shown the files one by one, never their directory. Each is a mount of its own, which the container's root may take away:
+//! it then sees the machine's numbers, which are no secret, only useless.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sched::{CloneFlags, setns, unshare};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstatfs, openat2};
+use rustix::io::Errno;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
+
+use super::File;
+use super::fuse::name_of;
+use crate::error::{Call, Failed};
+use crate::{rootfs, sys};
+
+/// Covered for a moment, as kernels before 6.15 clone a file's mount only out of a mount that is attached somewhere.
+const PLACE: &str = "/proc";
+
+/// Puts the files in place in a mount namespace where nothing of the container's has run yet, by the process that is going to be its init.
+///
+/// # Errors
+/// The failed call.
+pub(crate) fn at_start(files: &OwnedFd) -> Result<(), Failed> {
+    let clones = clones(files)?;
+    unmount(PLACE, UnmountFlags::DETACH).call(|| format!("umount({PLACE})"))?;
+    put(&clones)
+}
+
+/// Puts the files in place in a container that runs, where those of its dead monitor lie. Called by a process that has joined the container,
+/// given the pidfd of its init.
+///
+/// # Errors
+/// The failed call.
+pub(crate) fn again(files: &OwnedFd, init: BorrowedFd) -> Result<(), Failed> {
+    // What is covered is covered in a copy of the namespace that nobody else sees.
+    unshare(CloneFlags::CLONE_NEWNS).call(|| "unshare(CLONE_NEWNS)")?;
+    sys::make_all_private().call(|| "mount_setattr(/, private, recursive)")?;
+    let clones = clones(files)?;
+    setns(init, CloneFlags::CLONE_NEWNS).call(|| "setns(the container's mounts)")?;
+    put(&clones)
+}
+
+fn clones(files: &OwnedFd) -> Result<Vec<(File, OwnedFd)>, Failed> {
+    move_mount(files, "", CWD, PLACE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .call(|| format!("move_mount(fuse, {PLACE})"))?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    let clone = |file| {
+        let name = name_of(file);
+        open_tree(files, name.as_str(), flags).call(|| format!("open_tree(fuse, {name})")).map(|mount| (file, mount))
+    };
+    File::ALL.into_iter().map(clone).collect()
+}
+
+fn put(clones: &[(File, OwnedFd)]) -> Result<(), Failed> {
+    let root = rootfs::hold_dir(CWD, "/")?;
+    clones.iter().try_for_each(|(file, clone)| put_one(root.as_fd(), *file, clone))
+}
+
+/// A container in which the file is not there (a kernel without pressure, a `/proc` that its root has taken apart) does without it.
+fn put_one(root: BorrowedFd, file: File, clone: &OwnedFd) -> Result<(), Failed> {
+    let Some(mut target) = target(root, file)? else { return Ok(()) };
+    match fstatfs(&target) {
+        // FUSE that nobody answers for any more: ours, of a monitor that was killed.
+        Err(Errno::NOTCONN) => {
+            let path = format!("/{}", file.path());
+            let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+            unmount(path.as_str(), flags).call(|| format!("umount({path} in the container)"))?;
+            match self::target(root, file)? {
+                Some(below) => target = below,
+                None => return Ok(()),
+            }
+        }
+        // FUSE that lives is the container's own doing: it shows itself something else.
+        Ok(fs) if fs.f_type == libc::FUSE_SUPER_MAGIC => return Ok(()),
+        Ok(_) => {}
+        Err(e) => return Err(e).call(|| format!("statfs({} in the container)", file.path())),
+    }
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(clone, "", &target, "", flags).call(|| format!("move_mount(/{} in the container)", file.path()))
+}
+
+fn target(root: BorrowedFd, file: File) -> Result<Option<OwnedFd>, Failed> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat2(root, file.path(), flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
+        Ok(target) => Ok(Some(target)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        Err(e) => Err(e).call(|| format!("open({} in the container)", file.path())),
+    }
+}
