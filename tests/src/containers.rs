@@ -141,6 +141,16 @@ impl Node {
         i32::try_from(state[format!("{which}_pid")].as_i64().expect("a number")).expect("a process id")
     }
 
+    /// The attendant of a container: the child of its monitor that is not its init.
+    pub fn attendant(&self, ctid: u32) -> Option<i32> {
+        let monitor = self.process(ctid, "monitor");
+        let children = fs_err::read_to_string(format!("/proc/{monitor}/task/{monitor}/children")).ok()?;
+        children.split_whitespace().find_map(|pid| {
+            let name = fs_err::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+            (name.trim() == "vz-attendant").then(|| pid.parse().ok())?
+        })
+    }
+
     /// What of its containers is still there when none should be: files and directories, kernel objects, processes.
     pub fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();

@@ -12,6 +12,12 @@ pub fn scaled(limit: Duration) -> Duration {
     limit.mul_f64(factor.unwrap_or(1.0).clamp(1.0, 100.0))
 }
 
+/// Whether a process has ended; one that nobody has buried yet has.
+pub fn is_gone(pid: i32) -> bool {
+    let stat = procfs::process::Process::new(pid).and_then(|process| process.stat());
+    stat.map_or(true, |stat| stat.state == 'Z')
+}
+
 /// Asks until the condition holds, at most for `limit` (scaled to the machine's speed); returns whether it did.
 #[must_use]
 pub fn wait_until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {

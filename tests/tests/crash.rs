@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tests::containers::{node_with, running_busybox};
 use tests::node::Node;
-use tests::wait::wait_until;
+use tests::wait::{is_gone, wait_until};
 
 /// Kill points for each command: `VZ_TEST_KILLS` asks for more.
 fn kills() -> u32 {
@@ -174,30 +174,20 @@ fn a_container_outlives_its_monitor() {
     assert_eq!(node.leftovers(), [""; 0]);
 }
 
-/// The attendant of container 101: the child of its monitor beside init.
-fn attendant(node: &Node) -> Option<i32> {
-    let monitor = node.process(101, "monitor");
-    let children = fs_err::read_to_string(format!("/proc/{monitor}/task/{monitor}/children")).ok()?;
-    children.split_whitespace().find_map(|pid| {
-        let name = fs_err::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        (name.trim() == "vz-attendant").then(|| pid.parse().ok())?
-    })
-}
-
 #[test]
 fn monitor_and_attendant_replace_each_other_and_lose_nothing() {
     let Some(node) = running_busybox("monitor_and_attendant_replace_each_other_and_lose_nothing") else { return };
     let soon = Duration::from_secs(10);
     let booted = node.inside("cat /proc/sys/kernel/random/uuid >/tmp/mark; cat /tmp/mark");
     // An attendant first: the monitor has init for its child and knows what it wants.
-    assert!(wait_until(soon, || attendant(&node).is_some()), "no attendant");
-    let before = attendant(&node).expect("there");
+    assert!(wait_until(soon, || node.attendant(101).is_some()), "no attendant");
+    let before = node.attendant(101).expect("there");
     kill(Pid::from_raw(before), Signal::SIGKILL).expect("it lives");
-    assert!(wait_until(soon, || attendant(&node).is_some_and(|now| now != before)), "no other attendant");
+    assert!(wait_until(soon, || node.attendant(101).is_some_and(|now| now != before)), "no other attendant");
     for _ in 0..3 {
         let monitor = node.process(101, "monitor");
         kill(Pid::from_raw(monitor), Signal::SIGKILL).expect("it lives");
-        let replaced = wait_until(soon, || node.process(101, "monitor") != monitor && attendant(&node).is_some());
+        let replaced = wait_until(soon, || node.process(101, "monitor") != monitor && node.attendant(101).is_some());
         assert!(replaced, "no other monitor");
         node.inside("echo printed >/dev/console");
         let log = node.path("run/101/console.log");
@@ -218,15 +208,16 @@ fn monitor_and_attendant_replace_each_other_and_lose_nothing() {
 fn a_container_without_monitor_and_attendant_is_given_both() {
     let Some(node) = running_busybox("a_container_without_monitor_and_attendant_is_given_both") else { return };
     let soon = Duration::from_secs(10);
-    assert!(wait_until(soon, || attendant(&node).is_some()), "no attendant");
+    assert!(wait_until(soon, || node.attendant(101).is_some()), "no attendant");
     // Stopped first, so that neither replaces the other.
-    let pair = [attendant(&node).expect("there"), node.process(101, "monitor")].map(Pid::from_raw);
+    let pair = [node.attendant(101).expect("there"), node.process(101, "monitor")].map(Pid::from_raw);
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
         pair.iter().for_each(|&pid| kill(pid, signal).expect("it lives"));
     }
+    assert!(wait_until(soon, || pair.iter().all(|pid| is_gone(pid.as_raw()))), "killed");
     node.done(["set", "101", "--numproc", "99"]);
     assert_ne!(node.process(101, "monitor"), pair[1].as_raw());
-    assert!(wait_until(soon, || attendant(&node).is_some()), "no attendant");
+    assert!(wait_until(soon, || node.attendant(101).is_some()), "no attendant");
     node.done(["stop", "101"]);
     node.done(["destroy", "101"]);
     assert_eq!(node.leftovers(), [""; 0]);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tests::containers::{node_with, running_busybox};
 use tests::node::Node;
-use tests::wait::wait_until;
+use tests::wait::{is_gone, wait_until};
 
 /// The first number after a word at the beginning of a line.
 fn number(text: &str, word: &str) -> u64 {
@@ -89,12 +89,7 @@ fn a_file_reads_alike_in_one_piece_and_in_many() {
 
 /// Both processes of ours that stay with the container, as the host numbers them.
 fn keepers(node: &Node) -> [i32; 2] {
-    let monitor = node.process(101, "monitor");
-    let children = fs_err::read_to_string(format!("/proc/{monitor}/task/{monitor}/children")).unwrap_or_default();
-    let is_attendant =
-        |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "vz-attendant\n");
-    let attendant = children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(is_attendant);
-    [monitor, attendant.unwrap_or(0)]
+    [node.process(101, "monitor"), node.attendant(101).unwrap_or(0)]
 }
 
 fn signal(pid: i32, signal: nix::sys::signal::Signal) {
@@ -124,9 +119,7 @@ fn proc_lives_whichever_of_its_keepers_is_killed_or_stopped() {
     let [monitor, attendant] = keepers(&node);
     signal(monitor, SIGKILL);
     signal(attendant, SIGKILL);
-    let gone =
-        |pid: i32| procfs::process::Process::new(pid).and_then(|p| p.stat()).map_or(true, |stat| stat.state == 'Z');
-    assert!(wait_until(Duration::from_secs(10), || gone(monitor) && gone(attendant)));
+    assert!(wait_until(Duration::from_secs(10), || is_gone(monitor) && is_gone(attendant)));
     whole();
     assert!(wait_until(Duration::from_secs(10), || keepers(&node)[1] != 0));
     node.done(["stop", "101", "--fast"]);

@@ -89,7 +89,8 @@ pub(crate) fn launch(
         .call(|| "clone3(new namespaces)")?
     };
     let Some(child) = child else {
-        drop(ours);
+        // Of the files' connection the child must have no copy: were the parent killed, it would wait for itself to serve them.
+        drop((ours, connection));
         run_child(&Birth {
             plan,
             script: script.as_ref(),

@@ -7,6 +7,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 
 use crate::error::{Call, Failed};
 use crate::plan::IdRange;
+use crate::view::fuse::Connection;
 use crate::{idmap, sys};
 
 /// One ability of the kernel.
@@ -54,7 +55,21 @@ pub fn probe() -> Vec<Probe> {
     });
     rows.push(essential("idmapped mounts", "ids on disk that are the container's own", idmapped_mount()));
     rows.push(essential("overlay", "containers that share a template", file_system("overlay")));
-    rows.push(essential("seccomp", "the system call filter", seccomp_actions()));
+    rows.push(essential("seccomp", "the system call filter", seccomp_action("errno")));
+    rows.push(Probe {
+        feature: "FUSE",
+        needed_by: "/proc files that tell of the container",
+        without: "free, top, uptime inside show the host's numbers",
+        essential: false,
+        result: Connection::new().map(drop),
+    });
+    rows.push(Probe {
+        feature: "seccomp notification",
+        needed_by: "sysinfo(2) and sched_getaffinity(2) that tell of the container",
+        without: "nproc inside shows the host's CPUs",
+        essential: false,
+        result: seccomp_action("user_notif"),
+    });
     rows.push(Probe {
         feature: "CAP_SYS_RESOURCE",
         needed_by: "--diskspace of a running container on an image, raising hard limits",
@@ -94,8 +109,9 @@ fn file_system(kind: &str) -> Result<(), Failed> {
     rustix::mount::fsopen(kind, rustix::mount::FsOpenFlags::FSOPEN_CLOEXEC).map(drop).call(|| format!("fsopen({kind})"))
 }
 
-fn seccomp_actions() -> Result<(), Failed> {
+fn seccomp_action(wanted: &str) -> Result<(), Failed> {
     let path = "/proc/sys/kernel/seccomp/actions_avail";
     let actions = std::fs::read_to_string(path).call(|| format!("read({path})"))?;
-    if actions.split_whitespace().any(|a| a == "errno") { Ok(()) } else { Err(Failed::new(path, "no errno action")) }
+    let there = actions.split_whitespace().any(|action| action == wanted);
+    if there { Ok(()) } else { Err(Failed::new(path, format!("no action {wanted}"))) }
 }

@@ -53,12 +53,7 @@ struct Pair {
 impl Pair {
     fn of(node: &Node, ctid: u32) -> Result<Self, Box<dyn Error>> {
         let monitor = Process::new(node.process(ctid, "monitor"))?;
-        let children = monitor.task_main_thread()?.children()?;
-        let named = |pid: &u32| {
-            let child = Process::new(i32::try_from(*pid).ok()?).ok()?;
-            child.stat().is_ok_and(|stat| stat.comm == "vz-attendant").then_some(child)
-        };
-        let attendant = children.iter().find_map(named).ok_or("a container without an attendant")?;
+        let attendant = Process::new(node.attendant(ctid).ok_or("a container without an attendant")?)?;
         // Proportional: the two are forks of one and share what neither has written since.
         let dirty = |process: &Process| -> Result<u64, Box<dyn Error>> {
             let rollup = fs_err::read_to_string(format!("/proc/{}/smaps_rollup", process.pid))?;

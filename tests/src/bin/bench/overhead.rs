@@ -10,13 +10,15 @@ use tests::node::Node;
 use crate::NORMAL;
 use crate::measure::Timings;
 
-/// The kinds of work of `work.c`, and what they stand for.
-const KINDS: [(&str, &str); 5] = [
-    ("cpu", "arithmetic and memory"),
-    ("calls", "open, fstat, read, close; a pipe"),
-    ("files", "500 files made, written, read, removed"),
-    ("net", "TCP on the loopback: talk and flood"),
-    ("null", "getppid: the bare way into the kernel"),
+/// Work of `work.c`, where it is done (`None`: on a disk), and what it stands for.
+const WORKS: [(&str, Option<&str>, &str); 7] = [
+    ("cpu", None, "arithmetic and memory"),
+    ("calls", None, "open, fstat, read, close; a pipe: inside through the overlay"),
+    ("calls", Some("/dev/shm"), "the same on a tmpfs"),
+    ("files", None, "500 files made, written, read, removed"),
+    ("net", None, "TCP on the loopback: talk and flood"),
+    ("null", None, "getppid, a million times: the bare way into the kernel"),
+    ("proc", None, "/proc/meminfo opened and read 1,000 times: ms here are us for one"),
 ];
 
 pub(crate) fn measure(rounds: u32, node: &Node, directory: &Path) -> Result<(), Box<dyn Error>> {
@@ -32,12 +34,15 @@ pub(crate) fn measure(rounds: u32, node: &Node, directory: &Path) -> Result<(), 
 fn table(rounds: u32, node: &Node, directory: &Path) -> Result<(), Box<dyn Error>> {
     println!("\nthe same program inside and outside, in turn, n = {rounds}; spreads are 10 %..90 %");
     println!("  {:<7} {:>22} {:>22} {:>8}  what it does", "", "outside, ms", "inside, ms", "loss");
-    for (kind, what) in KINDS {
+    for (kind, place, what) in WORKS {
         let (mut outside, mut inside) = (Timings::default(), Timings::default());
         for round in 0..=rounds {
             let mut plain = Command::new(directory.join("plain/bin/work"));
-            plain.arg(kind).arg(directory);
-            let times = (own_time(plain)?, own_time(node.command("vzctl", ["exec", "103", "work", kind, "/root"]))?);
+            plain.arg(kind).arg(place.map_or(directory, Path::new));
+            let times = (
+                own_time(plain)?,
+                own_time(node.command("vzctl", ["exec", "103", "work", kind, place.unwrap_or("/root")]))?,
+            );
             // The first round warms caches.
             if round > 0 {
                 outside.add(times.0);
