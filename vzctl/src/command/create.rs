@@ -168,14 +168,13 @@ fn make(
     let tree = tree(node, template)?;
     safe_to_stop()?;
     // Held until the configuration that names the range is saved.
-    let range = match (wanted.settings.local_uid, wanted.settings.local_gid) {
-        (Some(_), Some(_)) => None,
-        _ => Some(idrange::allocate(node).map_err(|e| Failure::from_error(e.exit(), &e))?),
-    };
-    let mut changes = vec![Change::Tree(tree), Change::OsTemplate(template.to_string())];
-    if let Some(range) = &range {
-        changes.extend([Change::LocalUid(range.bases.uid), Change::LocalGid(range.bases.gid)]);
-    }
+    let range = range(context, &wanted)?;
+    let changes = [
+        Change::Tree(tree),
+        Change::OsTemplate(template.to_string()),
+        Change::LocalUid(range.bases.uid),
+        Change::LocalGid(range.bases.gid),
+    ];
     let container = wanted.with(node, &changes).map_err(fail)?;
     let name = container.settings.name.clone();
     let claim = name.as_deref().map(|n| names::claim(node, context.ctid, n)).transpose();
@@ -188,6 +187,23 @@ fn make(
     }
     std::fs::remove_file(container.ve_private.join(MARK)).map_err(|e| system(&e))?;
     Ok(container)
+}
+
+/// The numbers of the container's users on the host: those of the command line or not at all, those of a file that was there if they are
+/// free, or new ones.
+fn range(context: &Context, wanted: &Subject) -> Result<idrange::Allocation, Failure> {
+    let node = &context.node;
+    let fail = |e: idrange::RangeError| Failure::from_error(e.exit(), &e);
+    let given = |option| matches!(context.request.matches.try_get_raw(option), Ok(Some(_)));
+    let asked = given("local_uid") || given("local_gid");
+    match wanted.bases() {
+        Some(bases) => match idrange::adopt(node, context.ctid, bases) {
+            Err(idrange::RangeError::Overlap { .. }) if !asked => idrange::allocate(node).map_err(fail),
+            adopted => adopted.map_err(|e| Failure::from_error(Exit::InvalidValue, &e)),
+        },
+        None if asked => Err(Failure::new(Exit::NotEnoughParameters, "--local_uid and --local_gid need each other")),
+        None => idrange::allocate(node).map_err(fail),
+    }
 }
 
 /// The shared tree, unpacked now if no container has needed it before.
