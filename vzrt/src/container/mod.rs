@@ -30,6 +30,12 @@ pub(crate) fn become_root() -> Result<(), Failed> {
     setgroups(&[]).call(|| "setgroups()")?;
     setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0)).call(|| "setresgid(0)")?;
     setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).call(|| "setresuid(0)")?;
+    // Named by the container's root and counted as its.
+    match sys::join_session_keyring() {
+        // A kernel without keys; or a host that is itself a container and may not use any, which then nobody in this one may either.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {}
+        joined => joined.call(|| "keyctl(KEYCTL_JOIN_SESSION_KEYRING)")?,
+    }
     // Until it is a program of the container's nobody inside may trace it or look at its descriptors; changing ids may have made it
     // dumpable, where the host's fs.suid_dumpable says so.
     nix::sys::prctl::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")
