@@ -216,3 +216,31 @@ fn range_of(node: &Node, ctid: u32) -> u32 {
     let line = conf.lines().find_map(|line| line.strip_prefix("LOCAL_UID=")).expect("a range");
     line.trim_matches('"').parse().expect("a number")
 }
+
+#[test]
+fn the_umask_of_the_caller_opens_nothing_on_the_host_and_closes_nothing_inside() {
+    let test = "the_umask_of_the_caller_opens_nothing_on_the_host_and_closes_nothing_inside";
+    let Some(node) = node(test) else { return };
+    for (umask, ctid) in [("077", "101"), ("0", "102")] {
+        let mut command = Command::new("sh");
+        let vzctl = binary();
+        let script = format!(
+            "umask {umask}; {0} create {ctid} --ostemplate busybox && {0} start {ctid} && {0} set {ctid} --userpasswd user:x --hostname h --save",
+            vzctl.display()
+        );
+        command.args(["-c", &script]).env("VZ_CONFDIR", node.path("etc"));
+        Outcome::of(command, PATIENCE * 3).ok();
+        let id = node.vzctl(["exec2", ctid, "su -s /bin/sh user -c 'id -un; cat /etc/hostname'"]).ok();
+        assert_eq!(id.stdout, "user\nh\n", "umask {umask}");
+        let find = |what: &str| {
+            let mut command = Command::new("find");
+            command.arg(node.path(what)).args(["-perm", "/022", "!", "-type", "l", "!", "-type", "c"]);
+            Outcome::of(command, PATIENCE).ok().stdout
+        };
+        for what in
+            [format!("run/{ctid}"), format!("etc/conf/{ctid}.conf"), format!("private/{ctid}"), "vzctl.log".into()]
+        {
+            assert_eq!(find(&what), "", "umask {umask} leaves writable to others");
+        }
+    }
+}
