@@ -149,10 +149,34 @@ fn clear_interrupted(private: &Path) -> Result<(), Failure> {
         destroy::sweep(parent)?;
     }
     vzrt::remove::remove_tree(&staging(private)).map_err(|e| system(&e))?;
-    if private.join(MARK).exists() {
+    if is_unfinished(private)? {
         vzrt::remove::remove_tree(private).map_err(|e| system(&e))?;
     }
     Ok(())
+}
+
+/// Whether there is a private area that a `create` has not finished: the mark, and nothing else but what is there before the mark goes. An
+/// area that is a container's whole root (one brought along from OpenVZ) is written by that container, which may have put a mark there.
+fn is_unfinished(private: &Path) -> Result<bool, Failure> {
+    let look = || -> std::io::Result<bool> {
+        if !private.join(MARK).try_exists()? {
+            return Ok(false);
+        }
+        let image = decide::image_file(private);
+        for entry in std::fs::read_dir(private)? {
+            let path = entry?.path();
+            if path != private.join(MARK) && path != image {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    };
+    match look() {
+        Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => Ok(false),
+        looked => looked.map_err(|e| {
+            Failure::because(Exit::CreatePrivateArea, format!("Unable to look into {}", private.display()), &e)
+        }),
+    }
 }
 
 /// Everything that leaves something behind, in an order that a crash anywhere can be recognised from.
