@@ -174,6 +174,24 @@ fn what_a_running_container_cannot_take_follows_the_setmode() {
 }
 
 #[test]
+fn what_has_no_effect_here_is_kept_and_said_to_have_none() {
+    let Some(node) = running_busybox("what_has_no_effect_here_is_kept_and_said_to_have_none") else { return };
+    node.done(["stop", "101"]);
+    for (option, value, key, name) in [
+        ("--features", "nfs:on", "FEATURES", "feature nfs"),
+        ("--netfilter", "stateful", "NETFILTER", "netfilter"),
+        ("--iptables", "ipt_REJECT", "IPTABLES", "iptables"),
+    ] {
+        let said = node.done(["set", "101", option, value, "--save"]);
+        let warning = format!("Warning: {name} is kept in the configuration but has no effect yet\n");
+        assert!(said.contains(&warning), "{said}");
+        assert_eq!(node.configured(101, key).as_deref(), Some(value));
+    }
+    let said = node.done(["set", "101", "--features", "af_alg:on", "--save"]);
+    assert!(!said.contains("Warning"), "a door is in force: {said}");
+}
+
+#[test]
 fn options_that_need_others_are_refused_without_them() {
     let Some(node) = running_busybox("options_that_need_others_are_refused_without_them") else { return };
     for (words, code) in [

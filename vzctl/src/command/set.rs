@@ -169,6 +169,13 @@ fn warn_of_no_effect(request: &SetRequest) {
     for name in request.changes.iter().filter_map(name) {
         tracing::warn!("Warning: {name} is kept in the configuration but has no effect yet");
     }
+    let features = request.changes.iter().filter_map(|change| match change {
+        Change::Features(switches) => Some(switches),
+        _ => None,
+    });
+    for (feature, _) in features.flatten().filter(|(feature, _)| !feature.is_door()) {
+        tracing::warn!("Warning: feature {} is kept in the configuration but has no effect yet", feature.name());
+    }
 }
 
 /// Names and the file.
