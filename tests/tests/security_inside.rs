@@ -193,6 +193,23 @@ fn no_system_call_or_file_of_the_kernel_gives_root_inside_anything_of_the_host()
 }
 
 #[test]
+fn no_user_inside_can_read_a_password_or_a_command_of_the_administrator() {
+    let test = "no_user_inside_can_read_a_password_or_a_command_of_the_administrator";
+    let Some(node) = running(test) else { return };
+    let watch = "cat > /watch << 'END'\nwhile [ ! -e /tmp/stop ]; do grep -a -h -e pr[3]cious -e config-[d]ir /proc/[0-9]*/cmdline; done\nEND\n\
+        (su -s /bin/sh nobody -c 'sh /watch' > /seen 2> /dev/null &)";
+    inside(&node, 101, watch).ok();
+    let confdir = node.path("etc").display().to_string();
+    for _ in 0..25 {
+        bounded(&node, &["--config-dir", &confdir, "set", "101", "--userpasswd", "root:pr3cious"]).ok();
+        bounded(&node, &["--config-dir", &confdir, "exec2", "101", "true"]).ok();
+    }
+    inside(&node, 101, "touch /tmp/stop; pgrep -f /watch > /dev/null && sleep 1; true").ok();
+    let seen = inside(&node, 101, "tr '\\000' ' ' < /seen").ok().stdout;
+    assert!(!seen.contains("pr3cious") && !seen.contains(&confdir), "{seen}");
+}
+
+#[test]
 fn the_keys_of_whoever_runs_a_command_stay_outside() {
     let test = "the_keys_of_whoever_runs_a_command_stay_outside";
     let Some(node) = running(test).filter(|node| arm(test, node, 101)) else { return };

@@ -18,6 +18,10 @@ use crate::{Exit, Failure, decide};
 pub(super) fn run(context: &Context) -> Outcome {
     let mut request =
         SetRequest::from_matches(&context.request.matches).map_err(|e| Failure::from_error(e.exit(), &e))?;
+    if request.changes.iter().any(|change| matches!(change, Change::UserPassword { .. })) {
+        // Every user of the host may see the command lines of all processes.
+        vzrt::title(&format!("vzctl set {}", context.ctid));
+    }
     let before = configured(context, &request)?;
     add_samples(context, &before, &mut request)?;
     if request.is_empty() {
