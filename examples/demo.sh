@@ -166,7 +166,7 @@ run vzctl exec 101 ip addr show venet0
 run ping -c 1 -W 2 "$NET.102"
 if ping -c 1 -W 1 "$NET.101" >/dev/null 2>&1; then die "$NET.101 still answers"; else echo "$NET.101 does not answer any more."; fi
 
-say "   All of it is in its configuration"
+say "   All of it is in its configuration (memory in pages of 4 KiB)"
 run vzlist -o ctid,status,ip,physpages.l,cpulimit,cpuunits
 run grep -E '^(PHYSPAGES|SWAPPAGES|CPU|IP_ADDRESS)' "$NODE/etc/conf/101.conf"
 

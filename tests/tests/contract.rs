@@ -30,7 +30,8 @@ fn a_command_line_that_is_not_understood_is_20_or_21() {
         node.vzctl([command, "101", "--frobnicate"]).fails_with(20);
     }
     let usage = node.vzctl([""; 0]).fails_with(20);
-    assert!(usage.stderr.contains("vzctl version "), "{}", usage.stderr);
+    assert!(usage.stderr.starts_with("vzctl version "), "{}", usage.stderr);
+    assert!(usage.stderr.contains("\nUsage: vzctl ") && !usage.stderr.contains("\\x0a"), "{}", usage.stderr);
     let help = node.vzctl(["--help"]).ok();
     assert!(help.stdout.starts_with("vzctl version ") && help.stderr.is_empty(), "{}", help.stdout);
     assert!(node.vzctl(["--version"]).ok().stdout.starts_with("vzctl version "));

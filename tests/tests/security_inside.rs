@@ -193,6 +193,104 @@ fn no_system_call_or_file_of_the_kernel_gives_root_inside_anything_of_the_host()
 }
 
 #[test]
+fn no_user_inside_can_read_a_password_or_a_command_of_the_administrator() {
+    let test = "no_user_inside_can_read_a_password_or_a_command_of_the_administrator";
+    let Some(node) = running(test) else { return };
+    let watch = "cat > /watch << 'END'\nwhile [ ! -e /tmp/stop ]; do grep -a -h -e pr[3]cious -e config-[d]ir /proc/[0-9]*/cmdline; done\nEND\n\
+        (su -s /bin/sh nobody -c 'sh /watch' > /seen 2> /dev/null &)";
+    inside(&node, 101, watch).ok();
+    let confdir = node.path("etc").display().to_string();
+    for _ in 0..25 {
+        bounded(&node, &["--config-dir", &confdir, "set", "101", "--userpasswd", "root:pr3cious"]).ok();
+        bounded(&node, &["--config-dir", &confdir, "exec2", "101", "true"]).ok();
+    }
+    inside(&node, 101, "touch /tmp/stop; pgrep -f /watch > /dev/null && sleep 1; true").ok();
+    let seen = inside(&node, 101, "tr '\\000' ' ' < /seen").ok().stdout;
+    assert!(!seen.contains("pr3cious") && !seen.contains(&confdir), "{seen}");
+}
+
+#[test]
+fn the_keys_of_whoever_runs_a_command_stay_outside() {
+    let test = "the_keys_of_whoever_runs_a_command_stay_outside";
+    let Some(node) = running(test).filter(|node| arm(test, node, 101)) else { return };
+    let vzctl = format!("VZ_CONFDIR={} {}", node.path("etc").display(), binary().display());
+    // Its init looks, and every kind of command that goes in.
+    inside(&node, 101, "mv /sbin/init /sbin/init.real; printf '#!/bin/sh\n/attack key > /by-init\nexec -a init /sbin/init.real\n' > /sbin/init; chmod 755 /sbin/init").ok();
+    bounded(&node, &["stop", "101", "--fast"]).ok();
+    bounded(&node, &["set", "101", "--features", "keyring:on", "--save"]).ok();
+    let script = format!(
+        "{vzctl} --quiet start 101; {vzctl} exec2 101 /attack key; {vzctl} exec3 101 /attack key; echo '/attack key' | {vzctl} exec2 101 -; \
+         for i in 1 2 3 4 5; do {vzctl} exec2 101 'cat /by-init' && break; sleep 1; done"
+    );
+    let mut command = Command::new(tool());
+    command.args(["with-key", "sh", "-c", &script]);
+    let said = Outcome::of(command, PATIENCE);
+    if said.code == 77 {
+        return tests::skips::skip(test, "this host has no keyrings");
+    }
+    assert_eq!(said.stdout, "no key: ENOKEY\n".repeat(4), "{said:?}");
+    // Taking all its keys is the container's own loss: it is stopped like any other.
+    bounded(&node, &["stop", "101", "--fast"]).ok();
+}
+
+/// B15: what `docs/security.md` says is open, and nothing else. A family that the host has no module for is not there.
+#[test]
+fn only_the_socket_families_of_a_server_can_be_opened() {
+    let test = "only_the_socket_families_of_a_server_can_be_opened";
+    let Some(node) = running(test).filter(|node| arm(test, node, 101)) else { return };
+    let said = inside(&node, 101, "/attack families").ok().stdout;
+    let found: Vec<&str> = said.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+    // UNIX INET INET6 NETLINK PACKET are everywhere; KEY and PPPOX by the host.
+    for family in ["1", "2", "10", "16", "17"] {
+        assert!(found.contains(&family), "{family} is missing:\n{said}");
+    }
+    let more: Vec<_> = found.iter().filter(|f| !["1", "2", "10", "16", "17", "15", "24"].contains(f)).collect();
+    assert!(more.is_empty(), "the families {more:?} are there:\n{said}");
+    // Documented: namespaces of its own are the container's to make.
+    inside(&node, 101, "unshare -Ur true").ok();
+}
+
+/// The covers over files of proc and sysfs are a second wall, and root inside takes them off: what it finds then belongs to the host's root.
+#[test]
+fn taking_the_covers_off_the_kernels_files_gives_nothing_of_the_host() {
+    let test = "taking_the_covers_off_the_kernels_files_gives_nothing_of_the_host";
+    let Some(node) = running(test).filter(|node| arm(test, node, 101)) else { return };
+    let plan = fs::read_to_string(node.path("run/101/plan.json")).expect("the plan");
+    let plan: serde_json::Value = serde_json::from_str(&plan).expect("JSON");
+    let paths = |key: &str| -> Vec<String> {
+        let list = plan["spec"]["linux"][key].as_array().expect("a list");
+        list.iter().filter_map(|path| path.as_str().map(str::to_owned)).collect()
+    };
+    let (masked, read_only) = (paths("maskedPaths"), paths("readonlyPaths"));
+    let writable = |proc: &str| {
+        format!(
+            "for f in $(find {proc}/sysrq-trigger {proc}/irq {proc}/bus {proc}/fs {proc}/kcore {proc}/timer_list {proc}/keys -type f \
+             2>/dev/null); do (: >> $f) 2>/dev/null && echo wrote $f; done; for f in {proc}/kcore {proc}/timer_list {proc}/latency_stats; do \
+             head -c 16 $f 2>/dev/null | grep -q . && echo read $f; done; true"
+        )
+    };
+    // Covered, uncovered, written to by a second mount of the same, and in a proc of its own.
+    let off: String =
+        masked.iter().chain(&read_only).map(|p| format!("umount {p}; mount -o remount,rw,bind {p}; ")).collect();
+    let fresh = "mkdir -p /p /s; mount -t proc proc /p; mount -t sysfs sysfs /s; mount -o remount,rw /sys; true";
+    for (what, line) in [
+        ("covered", writable("/proc")),
+        ("uncovered", format!("({off}) 2>/dev/null; {}", writable("/proc"))),
+        ("a fresh proc", format!("({fresh}) 2>/dev/null; {}", writable("/p"))),
+        ("sysfs", "find /sys /s -type f -perm -200 2>/dev/null | while read f; do case $f in */cgroup/*|*/net/*) continue;; esac; \
+            (: >> $f) 2>/dev/null && echo wrote $f; done; ls /sys/firmware/* /s/firmware/efi/efivars/* 2>/dev/null | head -3; true".into()),
+    ] {
+        let said = inside(&node, 101, &line).ok().stdout;
+        assert!(!said.contains("wrote ") && !said.contains("read "), "{what}:\n{said}");
+    }
+    // Keys are seen by their users: those of the container's numbers, none of the host's.
+    let keys = inside(&node, 101, "cat /p/keys; cat /proc/keys").stdout;
+    let foreign: Vec<&str> =
+        keys.lines().filter(|line| line.split_whitespace().nth(5).is_some_and(|uid| uid != "0")).collect();
+    assert!(foreign.is_empty(), "{foreign:?}");
+}
+
+#[test]
 fn a_container_cannot_climb_out_of_its_root() {
     let test = "a_container_cannot_climb_out_of_its_root";
     let Some(node) = running(test).filter(|node| arm(test, node, 101)) else { return };

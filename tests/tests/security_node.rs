@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Command;
 
 use security_support::{Canary, PATIENCE, bounded, create, inside, node};
-use tests::node::{Outcome, binary};
+use tests::node::{Node, Outcome, binary};
 
 #[test]
 fn a_value_cannot_become_another_line_of_the_configuration_or_a_command() {
@@ -135,11 +135,7 @@ fn another_user_of_the_host_cannot_reach_a_containers_files_or_state() {
 #[test]
 fn no_two_containers_share_a_range_of_user_ids() {
     let Some(node) = node("no_two_containers_share_a_range_of_user_ids") else { return };
-    let ids = |ctid: u32| -> u32 {
-        let conf = fs::read_to_string(node.configuration(ctid)).expect("the configuration");
-        let line = conf.lines().find_map(|line| line.strip_prefix("LOCAL_UID=")).expect("a range");
-        line.trim_matches('"').parse().expect("a number")
-    };
+    let ids = |ctid: u32| range_of(&node, ctid);
     (101..121).for_each(|ctid| create(&node, ctid));
     (101..121).step_by(3).for_each(|ctid| drop(node.vzctl(["destroy", &ctid.to_string()]).ok()));
     (121..128).for_each(|ctid| create(&node, ctid));
@@ -179,4 +175,72 @@ fn of_many_starts_and_stops_at_once_none_leaves_the_container_in_between() {
     bounded(&node, &["stop", "101", "--fast"]).ok();
     bounded(&node, &["start", "101"]).ok();
     assert_eq!(fs::metadata(node.configuration(101)).expect("the configuration").uid(), 0);
+}
+
+#[test]
+fn a_container_never_has_numbers_of_the_host_or_of_another_container() {
+    let Some(node) = node("a_container_never_has_numbers_of_the_host_or_of_another_container") else { return };
+    create(&node, 101);
+    let first = range_of(&node, 101);
+    let taken = first.to_string();
+    for bad in
+        ["0", "1", "01", "1:", ":1", "-1", "65535", &taken, "4294836224", "4294901760", "4294967295", "99999999999"]
+    {
+        let words = [format!("--local_uid={bad}"), format!("--local_gid={bad}")];
+        let both = bounded(&node, &["create", "102", "--ostemplate", "busybox", &words[0], &words[1]]);
+        assert_eq!(both.code, 21, "{bad}: {both:?}");
+        assert!(!node.configuration(102).exists() && !node.path("private/102").exists(), "{bad}");
+    }
+    bounded(&node, &["create", "102", "--ostemplate", "busybox", "--local_uid=9000000"]).fails_with(27);
+    // What no command lets in may still stand in a file: written by hand, or a copy of another container's.
+    create(&node, 102);
+    node.vzctl(["start", "101"]).ok();
+    for bad in ["0", &taken] {
+        let own = range_of(&node, 102).to_string();
+        let text = fs::read_to_string(node.configuration(102)).expect("the configuration");
+        fs::write(node.configuration(102), text.replace(&own, bad)).expect("written");
+        let start = bounded(&node, &["start", "102"]).ok();
+        assert!(start.stdout.contains("overlap"), "{start:?}");
+        let map = inside(&node, 102, "cat /proc/self/uid_map /proc/self/gid_map").ok().stdout;
+        for line in map.lines() {
+            let host: u32 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a map");
+            assert!(host >= 65536 && host.abs_diff(first) >= 65536, "LOCAL_UID={bad} became {map}");
+        }
+        bounded(&node, &["stop", "102", "--fast"]).ok();
+    }
+    assert_eq!(range_of(&node, 101), first, "the other keeps its numbers");
+}
+
+fn range_of(node: &Node, ctid: u32) -> u32 {
+    let conf = fs::read_to_string(node.configuration(ctid)).expect("the configuration");
+    let line = conf.lines().find_map(|line| line.strip_prefix("LOCAL_UID=")).expect("a range");
+    line.trim_matches('"').parse().expect("a number")
+}
+
+#[test]
+fn the_umask_of_the_caller_opens_nothing_on_the_host_and_closes_nothing_inside() {
+    let test = "the_umask_of_the_caller_opens_nothing_on_the_host_and_closes_nothing_inside";
+    let Some(node) = node(test) else { return };
+    for (umask, ctid) in [("077", "101"), ("0", "102")] {
+        let mut command = Command::new("sh");
+        let vzctl = binary();
+        let script = format!(
+            "umask {umask}; {0} create {ctid} --ostemplate busybox && {0} start {ctid} && {0} set {ctid} --userpasswd user:x --hostname h --save",
+            vzctl.display()
+        );
+        command.args(["-c", &script]).env("VZ_CONFDIR", node.path("etc"));
+        Outcome::of(command, PATIENCE * 3).ok();
+        let id = node.vzctl(["exec2", ctid, "su -s /bin/sh user -c 'id -un; cat /etc/hostname'"]).ok();
+        assert_eq!(id.stdout, "user\nh\n", "umask {umask}");
+        let find = |what: &str| {
+            let mut command = Command::new("find");
+            command.arg(node.path(what)).args(["-perm", "/022", "!", "-type", "l", "!", "-type", "c"]);
+            Outcome::of(command, PATIENCE).ok().stdout
+        };
+        for what in
+            [format!("run/{ctid}"), format!("etc/conf/{ctid}.conf"), format!("private/{ctid}"), "vzctl.log".into()]
+        {
+            assert_eq!(find(&what), "", "umask {umask} leaves writable to others");
+        }
+    }
 }

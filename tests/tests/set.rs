@@ -153,6 +153,35 @@ fn what_is_not_saved_is_lost_and_said_to_be() {
 }
 
 #[test]
+fn what_was_not_saved_stays_in_force_while_other_things_are_set() {
+    let Some(node) = running_busybox("what_was_not_saved_stays_in_force_while_other_things_are_set") else { return };
+    node.done(["set", "101", "--ipadd", "10.82.7.1", "--numproc", "33"]);
+    let throttle = ["blkio.throttle.write_bps_device", "io.max"];
+    node.done(["set", "101", "--iolimit", "5"]);
+    for words in [
+        &["--cpulimit", "50", "--save"][..],
+        &["--description", "something else", "--save"],
+        &["--ipadd", "10.82.7.2", "--save"],
+        &["--ram", "300M", "--swap", "100M"],
+    ] {
+        node.done(["set", "101"].into_iter().chain(words.iter().copied()));
+        assert!(node.inside("ip address show dev venet0").contains("10.82.7.1/"), "{words:?}");
+        assert_eq!(node.cgroup_file(101, &["pids.max"]), "33", "{words:?}");
+        assert!(node.cgroup_file(101, &throttle).contains("5242880"), "{words:?}");
+    }
+    node.done(["set", "101", "--iolimit", "0"]);
+    assert!(!node.cgroup_file(101, &throttle).contains("5242880"));
+    assert_eq!(node.cgroup_file(101, &["memory.limit_in_bytes", "memory.max"]), (300u64 << 20).to_string());
+    node.done(["set", "101", "--ipdel", "10.82.7.1"]);
+    assert!(!node.inside("ip address show dev venet0").contains("10.82.7.1/"), "and it can be taken away");
+    node.done(["set", "101", "--ipadd", "10.82.7.1"]);
+    node.done(["restart", "101"]);
+    assert_eq!(node.configured(101, "IP_ADDRESS").as_deref(), Some("10.82.7.2"));
+    assert!(!node.inside("ip address show dev venet0").contains("10.82.7.1/"), "until the restart");
+    assert_eq!(node.cgroup_file(101, &["pids.max"]), "240");
+}
+
+#[test]
 fn what_a_running_container_cannot_take_follows_the_setmode() {
     let Some(node) = running_busybox("what_a_running_container_cannot_take_follows_the_setmode") else { return };
     let init = node.process(101, "init");
@@ -171,6 +200,24 @@ fn what_a_running_container_cannot_take_follows_the_setmode() {
     assert_eq!(node.process(101, "init"), init);
     node.vzctl(["set", "101", "--capability", "SYS_TIME:off", "--save", "--setmode", "restart"]).ok();
     assert_ne!(node.process(101, "init"), init, "restarted");
+}
+
+#[test]
+fn what_has_no_effect_here_is_kept_and_said_to_have_none() {
+    let Some(node) = running_busybox("what_has_no_effect_here_is_kept_and_said_to_have_none") else { return };
+    node.done(["stop", "101"]);
+    for (option, value, key, name) in [
+        ("--features", "nfs:on", "FEATURES", "feature nfs"),
+        ("--netfilter", "stateful", "NETFILTER", "netfilter"),
+        ("--iptables", "ipt_REJECT", "IPTABLES", "iptables"),
+    ] {
+        let said = node.done(["set", "101", option, value, "--save"]);
+        let warning = format!("Warning: {name} is kept in the configuration but has no effect yet\n");
+        assert!(said.contains(&warning), "{said}");
+        assert_eq!(node.configured(101, key).as_deref(), Some(value));
+    }
+    let said = node.done(["set", "101", "--features", "af_alg:on", "--save"]);
+    assert!(!said.contains("Warning"), "a door is in force: {said}");
 }
 
 #[test]

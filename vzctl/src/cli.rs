@@ -45,7 +45,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, Failur
     let args: Vec<OsString> = args.into_iter().collect();
     let matches = definition().try_get_matches_from(&args).map_err(|e| refuse(&e))?;
     let Some((verb, sub)) = matches.subcommand() else {
-        return Err(Failure::new(Exit::InvalidSyntax, definition().render_help().to_string()));
+        return Err(usage());
     };
     let talk = match (sub.get_flag("quiet"), sub.get_count("verbose")) {
         (true, _) => Talk::Quiet,
@@ -69,6 +69,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, Failur
     })
 }
 
+/// The command line says nothing: how it is used, on standard error. No message: those are one line each.
+fn usage() -> Failure {
+    let _ = write!(std::io::stderr(), "{}", definition().render_help());
+    Failure::new(Exit::InvalidSyntax, "")
+}
+
 fn refuse(error: &clap::Error) -> Failure {
     match error.kind() {
         ErrorKind::DisplayHelp => {
@@ -85,9 +91,7 @@ fn refuse(error: &clap::Error) -> Failure {
             Failure::new(Exit::InvalidSyntax, format!("Bad command: {word}"))
                 .hint("See `vzctl --help` for the commands there are.")
         }
-        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            Failure::new(Exit::InvalidSyntax, definition().render_help().to_string())
-        }
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => usage(),
         _ => {
             let text = error.render().to_string();
             let mut lines = text.lines().map(|l| l.trim_start_matches("error: ")).filter(|l| !l.is_empty());

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Not the caller's: with 077 the users of a container could not enter its root, with 0 anyone could change what it has on the host.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let mut args: Vec<OsString> = std::env::args_os().collect();
     let name = args
         .first()

@@ -65,6 +65,12 @@ impl Subject {
         self.with(node, &[Change::LocalUid(bases.uid), Change::LocalGid(bases.gid)])
     }
 
+    /// The id range that its configuration gives it.
+    #[must_use]
+    pub fn bases(&self) -> Option<Bases> {
+        Some(Bases { uid: self.settings.local_uid?, gid: self.settings.local_gid? })
+    }
+
     /// The doors in the system call filter that its features open. A 32-bit template gets the one that its C library can't do without.
     #[must_use]
     pub fn doors(&self) -> Vec<policy::Feature> {

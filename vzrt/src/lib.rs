@@ -47,6 +47,7 @@ pub use channel::Trouble;
 pub use ctid::Ctid;
 pub use inside::{End, Inside, InsideError, Program};
 pub use interrupt::{Interrupt, Interrupted};
+pub use monitor::title;
 pub use plan::Plan;
 pub use state::{RunDir, Running};
 pub use verbs::{

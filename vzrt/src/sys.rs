@@ -336,6 +336,30 @@ pub(crate) fn send_realtime(pidfd: impl std::os::fd::AsFd, offset: i32) -> io::R
     if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Takes the container's own session keyring in place of the one inherited, which holds the keys of whoever ran the command: who has a
+/// keyring as its session's has every key in it, whatever their owner.
+///
+/// All of a container's commands share one, by its name, for every keyring counts against the 200 keys of its user.
+///
+/// # Errors
+/// The kernel's: `EDQUOT` where the container has used up its keys.
+pub(crate) fn join_session_keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_long = 1;
+    const SETPERM: libc::c_long = 5;
+    const SESSION: libc::c_long = -3;
+    // All to who possesses it; its user may view, read, search (by which the next command finds it) and link.
+    const PERMISSIONS: libc::c_long = 0x3f1b_0000;
+    let name = c"_ses.vz";
+    // SAFETY: the name ends with NUL and lives through the call.
+    let joined = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, name.as_ptr()) };
+    if joined < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: numbers only.
+    let set = unsafe { libc::syscall(libc::SYS_keyctl, SETPERM, SESSION, PERMISSIONS) };
+    if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Has the kernel bury children as they die, orphans of a pid namespace's first process included: nobody waits for them.
 pub(crate) fn ignore_dead_children() {
     // SAFETY: SIG_IGN installs no handler.

@@ -287,6 +287,58 @@ static int type(void)
 	return 0;
 }
 
+/* Every family of sockets there is a number for, by every kind: those that can be opened, and refusals that tell of one that is there. */
+static void families(void)
+{
+	int kinds[] = { SOCK_STREAM, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET };
+	for (int family = 1; family < 64; family++) {
+		int opened = 0, refused = 0;
+		for (int kind = 0; kind < 4; kind++) {
+			int fd = socket(family, kinds[kind], 0);
+			if (fd >= 0)
+				opened = 1, close(fd);
+			else if (errno != EAFNOSUPPORT)
+				refused = errno;
+		}
+		if (opened || refused)
+			printf("%d=%s\n", family, opened ? "OK" : strerrorname_np(refused));
+	}
+}
+
+enum { SESSION_KEYRING = -3, JOIN_SESSION_KEYRING = 1, SEARCH = 10, READ = 11 };
+
+/* On the host: a session with a key in it, as a login has, and a command run in it. */
+static int with_key(char **command)
+{
+	if (syscall(SYS_keyctl, JOIN_SESSION_KEYRING, "of_a_login") < 0 ||
+	    syscall(SYS_add_key, "user", "vz-test", "precious", 8, SESSION_KEYRING) < 0)
+		return 77;
+	execvp(command[0], command);
+	return 1;
+}
+
+/* Inside: that key. */
+static int key(void)
+{
+	char secret[64] = "";
+	long found = syscall(SYS_keyctl, SEARCH, SESSION_KEYRING, "user", "vz-test", 0);
+	if (found < 0) {
+		printf("no key: %s\n", strerrorname_np(errno));
+		return 0;
+	}
+	syscall(SYS_keyctl, READ, found, secret, sizeof secret - 1);
+	printf("key: %s\n", secret);
+	return 0;
+}
+
+/* Changes two names for each other, as fast as it goes, until it is killed: a directory and a link. */
+static int exchange(const char *a, const char *b)
+{
+	for (;;)
+		if (renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE) < 0 && errno != ENOENT && errno != EBUSY)
+			return perror("renameat2"), 1;
+}
+
 /* Takes all there is of one thing and holds it until it is killed. With `hold` 0 only sees whether it gets 20 (12 ptys). */
 static int take(const char *what, int hold)
 {
@@ -352,6 +404,14 @@ int main(int argc, char **argv)
 		return climb();
 	else if (!strcmp(what, "watch"))
 		return watch(argc > 2 ? argv[2] : "");
+	else if (!strcmp(what, "families"))
+		families();
+	else if (!strcmp(what, "with-key"))
+		return with_key(argv + 2);
+	else if (!strcmp(what, "key"))
+		return key();
+	else if (!strcmp(what, "exchange"))
+		return exchange(argv[2], argv[3]);
 	else if (!strcmp(what, "type"))
 		return type();
 	else if (!strcmp(what, "take"))

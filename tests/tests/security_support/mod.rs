@@ -52,14 +52,19 @@ pub(crate) fn bounded(node: &Node, arguments: &[&str]) -> Outcome {
 
 /// Puts the attacker's tool into a running container as `/attack`. Says false, and skips, where there is no C compiler.
 pub(crate) fn arm(test: &str, node: &Node, ctid: u32) -> bool {
-    static TOOL: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let Some(tool) = TOOL.get_or_init(compile) else {
+    let Some(tool) = attack_tool() else {
         skip(test, "needs a C compiler (cc) and static libraries");
         return false;
     };
-    put(node, ctid, tool, "/attack");
+    put(node, ctid, &tool, "/attack");
     inside(node, ctid, "chmod 755 /attack").ok();
     true
+}
+
+/// The attacker's tool; none without a C compiler.
+pub(crate) fn attack_tool() -> Option<PathBuf> {
+    static TOOL: OnceLock<Option<PathBuf>> = OnceLock::new();
+    TOOL.get_or_init(compile).clone()
 }
 
 fn compile() -> Option<PathBuf> {

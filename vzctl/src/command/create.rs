@@ -149,10 +149,34 @@ fn clear_interrupted(private: &Path) -> Result<(), Failure> {
         destroy::sweep(parent)?;
     }
     vzrt::remove::remove_tree(&staging(private)).map_err(|e| system(&e))?;
-    if private.join(MARK).exists() {
+    if is_unfinished(private)? {
         vzrt::remove::remove_tree(private).map_err(|e| system(&e))?;
     }
     Ok(())
+}
+
+/// Whether there is a private area that a `create` has not finished: the mark, and nothing else but what is there before the mark goes. An
+/// area that is a container's whole root (one brought along from OpenVZ) is written by that container, which may have put a mark there.
+fn is_unfinished(private: &Path) -> Result<bool, Failure> {
+    let look = || -> std::io::Result<bool> {
+        if !private.join(MARK).try_exists()? {
+            return Ok(false);
+        }
+        let image = decide::image_file(private);
+        for entry in std::fs::read_dir(private)? {
+            let path = entry?.path();
+            if path != private.join(MARK) && path != image {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    };
+    match look() {
+        Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => Ok(false),
+        looked => looked.map_err(|e| {
+            Failure::because(Exit::CreatePrivateArea, format!("Unable to look into {}", private.display()), &e)
+        }),
+    }
 }
 
 /// Everything that leaves something behind, in an order that a crash anywhere can be recognised from.
@@ -168,14 +192,13 @@ fn make(
     let tree = tree(node, template)?;
     safe_to_stop()?;
     // Held until the configuration that names the range is saved.
-    let range = match (wanted.settings.local_uid, wanted.settings.local_gid) {
-        (Some(_), Some(_)) => None,
-        _ => Some(idrange::allocate(node).map_err(|e| Failure::from_error(e.exit(), &e))?),
-    };
-    let mut changes = vec![Change::Tree(tree), Change::OsTemplate(template.to_string())];
-    if let Some(range) = &range {
-        changes.extend([Change::LocalUid(range.bases.uid), Change::LocalGid(range.bases.gid)]);
-    }
+    let range = range(context, &wanted)?;
+    let changes = [
+        Change::Tree(tree),
+        Change::OsTemplate(template.to_string()),
+        Change::LocalUid(range.bases.uid),
+        Change::LocalGid(range.bases.gid),
+    ];
     let container = wanted.with(node, &changes).map_err(fail)?;
     let name = container.settings.name.clone();
     let claim = name.as_deref().map(|n| names::claim(node, context.ctid, n)).transpose();
@@ -188,6 +211,23 @@ fn make(
     }
     std::fs::remove_file(container.ve_private.join(MARK)).map_err(|e| system(&e))?;
     Ok(container)
+}
+
+/// The numbers of the container's users on the host: those of the command line or not at all, those of a file that was there if they are
+/// free, or new ones.
+fn range(context: &Context, wanted: &Subject) -> Result<idrange::Allocation, Failure> {
+    let node = &context.node;
+    let fail = |e: idrange::RangeError| Failure::from_error(e.exit(), &e);
+    let given = |option| matches!(context.request.matches.try_get_raw(option), Ok(Some(_)));
+    let asked = given("local_uid") || given("local_gid");
+    match wanted.bases() {
+        Some(bases) => match idrange::adopt(node, context.ctid, bases) {
+            Err(idrange::RangeError::Overlap { .. }) if !asked => idrange::allocate(node).map_err(fail),
+            adopted => adopted.map_err(|e| Failure::from_error(Exit::InvalidValue, &e)),
+        },
+        None if asked => Err(Failure::new(Exit::NotEnoughParameters, "--local_uid and --local_gid need each other")),
+        None => idrange::allocate(node).map_err(fail),
+    }
 }
 
 /// The shared tree, unpacked now if no container has needed it before.

@@ -18,6 +18,10 @@ use crate::{Exit, Failure, decide};
 pub(super) fn run(context: &Context) -> Outcome {
     let mut request =
         SetRequest::from_matches(&context.request.matches).map_err(|e| Failure::from_error(e.exit(), &e))?;
+    if request.changes.iter().any(|change| matches!(change, Change::UserPassword { .. })) {
+        // Every user of the host may see the command lines of all processes.
+        vzrt::title(&format!("vzctl set {}", context.ctid));
+    }
     let before = configured(context, &request)?;
     add_samples(context, &before, &mut request)?;
     if request.is_empty() {
@@ -168,6 +172,13 @@ fn warn_of_no_effect(request: &SetRequest) {
     };
     for name in request.changes.iter().filter_map(name) {
         tracing::warn!("Warning: {name} is kept in the configuration but has no effect yet");
+    }
+    let features = request.changes.iter().filter_map(|change| match change {
+        Change::Features(switches) => Some(switches),
+        _ => None,
+    });
+    for (feature, _) in features.flatten().filter(|(feature, _)| !feature.is_door()) {
+        tracing::warn!("Warning: feature {} is kept in the configuration but has no effect yet", feature.name());
     }
 }
 

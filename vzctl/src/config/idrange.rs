@@ -176,19 +176,25 @@ pub struct Allocation {
 /// None is free, or what is taken cannot be read in full.
 pub fn allocate(node: &Node) -> Result<Allocation, RangeError> {
     let lock = lock(node)?;
-    let (uids, gids) = taken(node, Path::new("/etc"))?;
+    let (uids, gids) = taken(node, Path::new("/etc"), Err)?;
     let first = Bases { uid: node.global.local_uid, gid: node.global.local_gid };
     let exhausted = RangeError::Exhausted { uid: first.uid, gid: first.gid };
     Ok(Allocation { bases: choose(first, &uids, &gids).ok_or(exhausted)?, _lock: lock })
 }
 
-/// Checks the range a configuration brought along (a copied or migrated container). Held like an [`Allocation`].
+/// Checks the range a configuration brought along (a copied or migrated container, a number typed by hand). Held like an [`Allocation`].
+///
+/// The configuration of another container that can't be read is passed over: one broken file is not to keep all others from starting. That
+/// container can't start before it is mended, and then its range is looked at.
 ///
 /// # Errors
-/// It overlaps another, or what is taken cannot be read in full.
+/// It overlaps another's, the host's users or what is reserved; or what is taken cannot be read.
 pub fn adopt(node: &Node, ctid: Ctid, bases: Bases) -> Result<Allocation, RangeError> {
     let lock = lock(node)?;
-    let (uids, gids) = taken(node, Path::new("/etc"))?;
+    let (uids, gids) = taken(node, Path::new("/etc"), |unknown| match unknown {
+        RangeError::Config(_) | RangeError::Value { .. } => Ok(()),
+        other => Err(other),
+    })?;
     for (first, taken) in [(bases.uid, &uids), (bases.gid, &gids)] {
         if let Some(owner) = taken.overlap(u64::from(first), Some(ctid)) {
             return Err(RangeError::Overlap { first, owner: owner.clone() });
@@ -210,8 +216,13 @@ fn lock(node: &Node) -> Result<File, RangeError> {
     Ok(File::from(fd))
 }
 
-/// Users and groups in use: by containers' configurations, by the host's accounts, by `subuid`/`subgid`.
-fn taken(node: &Node, etc: &Path) -> Result<(Taken, Taken), RangeError> {
+/// Users and groups in use: by containers' configurations, by the host's accounts, by `subuid`/`subgid`. `unknown` decides about a
+/// configuration that tells no range.
+fn taken(
+    node: &Node,
+    etc: &Path,
+    unknown: impl Fn(RangeError) -> Result<(), RangeError>,
+) -> Result<(Taken, Taken), RangeError> {
     let (mut uids, mut gids) = (Taken::with_reserved(), Taken::with_reserved());
     accounts(&mut uids, etc, "passwd")?;
     accounts(&mut gids, etc, "group")?;
@@ -220,7 +231,7 @@ fn taken(node: &Node, etc: &Path) -> Result<(Taken, Taken), RangeError> {
     let conf_dir = node.conf_dir();
     let containers = node.containers().map_err(|source| RangeError::Io { call: "readdir", path: conf_dir, source })?;
     for ctid in containers {
-        of_container(&mut uids, &mut gids, &node.container_conf(ctid), ctid)?;
+        of_container(&mut uids, &mut gids, &node.container_conf(ctid), ctid).or_else(&unknown)?;
     }
     Ok((uids, gids))
 }
@@ -371,7 +382,7 @@ mod tests {
         let etc = dir.path().join("etc");
         fs_err::write(etc.join("passwd"), "root:x:0:0::/:/bin/sh\nbig:x:170000:100::/:/bin/sh\njunk\n").unwrap();
         fs_err::write(etc.join("subgid"), "someone:235000:65536\n").unwrap();
-        let (uids, gids) = taken(&node, &etc).unwrap();
+        let (uids, gids) = taken(&node, &etc, Err).unwrap();
         let expected = DEFAULT_FIRST + 4 * WIDTH; // 0: container 101; 1: uid 170000; 2 and 3: the subordinate groups lie across both
         assert_eq!(choose(FIRST, &uids, &gids), Some(Bases { uid: expected, gid: expected }));
     }

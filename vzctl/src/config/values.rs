@@ -316,6 +316,12 @@ impl Feature {
         Self::ORIGINAL.into_iter().chain(policy::Feature::ALL.into_iter().map(Self::Door))
     }
 
+    /// Whether it changes anything here. Those of OpenVZ were about devices and modules of the host.
+    #[must_use]
+    pub fn is_door(self) -> bool {
+        matches!(self, Self::Door(_))
+    }
+
     /// As it is written.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -19,7 +19,7 @@ use crate::config::Node;
 use crate::config::dist::{self, Dist, HostnameStyle};
 use crate::config::global::NeighbourDevices;
 use crate::config::hooks::{Moment, places, scripts};
-use crate::config::idrange::{self, WIDTH};
+use crate::config::idrange::{self, Bases, RangeError, WIDTH};
 use crate::config::values::{Dns, SearchDomains};
 use crate::subject::Subject;
 use crate::{Exit, Failure};
@@ -58,11 +58,18 @@ pub fn plan(node: &Node, container: &Subject) -> Result<Plan, Failure> {
 
 /// Gives a container without an id range one of its own, and saves it: a configuration from an OpenVZ host has none.
 ///
+/// One that is not the container's alone (its file is a copy of another's, or somebody wrote 0) is replaced: it would be no wall. That costs
+/// nothing, for on disk the container's files have the numbers they have inside.
+///
 /// # Errors
 /// No range is free, or the configuration can't be saved.
 pub fn ensure_ids(node: &Node, container: Subject) -> Result<Subject, Failure> {
-    if container.settings.local_uid.is_some() && container.settings.local_gid.is_some() {
-        return Ok(container);
+    if let Some(bases) = container.bases() {
+        match idrange::adopt(node, container.ctid, bases) {
+            Ok(_) => return Ok(container),
+            Err(e @ RangeError::Overlap { .. }) => tracing::warn!("Warning: {e}: the container is given others"),
+            Err(e) => return Err(Failure::from_error(e.exit(), &e)),
+        }
     }
     let allocation = idrange::allocate(node).map_err(|e| Failure::from_error(e.exit(), &e))?;
     // Saved before the range is let go of, or the next container might get it too.
@@ -76,7 +83,7 @@ pub fn ensure_ids(node: &Node, container: Subject) -> Result<Subject, Failure> {
 /// # Errors
 /// No range is free.
 pub fn with_prospective_ids(node: &Node, container: Subject) -> Result<Subject, Failure> {
-    if container.settings.local_uid.is_some() && container.settings.local_gid.is_some() {
+    if container.bases().is_some_and(|bases| idrange::adopt(node, container.ctid, bases).is_ok()) {
         return Ok(container);
     }
     let allocation = idrange::allocate(node).map_err(|e| Failure::from_error(e.exit(), &e))?;
@@ -84,9 +91,9 @@ pub fn with_prospective_ids(node: &Node, container: Subject) -> Result<Subject, 
 }
 
 fn ids(container: &Subject) -> Result<IdRange, Failure> {
-    match (container.settings.local_uid, container.settings.local_gid) {
-        (Some(uid), Some(gid)) => Ok(IdRange { uid, gid, count: WIDTH }),
-        _ => Err(Failure::new(Exit::InvalidConfig, "The container has no range of user ids (LOCAL_UID, LOCAL_GID)")),
+    match container.bases() {
+        Some(Bases { uid, gid }) => Ok(IdRange { uid, gid, count: WIDTH }),
+        None => Err(Failure::new(Exit::InvalidConfig, "The container has no range of user ids (LOCAL_UID, LOCAL_GID)")),
     }
 }
 

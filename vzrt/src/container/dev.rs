@@ -56,7 +56,9 @@ fn own_node(run_dir: &Path, ids: IdRange, name: &str) -> Result<OwnedFd, Failed>
         Ok(()) | Err(rustix::io::Errno::NOENT) => {}
         Err(e) => return Err(e).call(|| call("unlink")),
     }
-    rustix::fs::mknodat(CWD, &path, kind, Mode::from_raw_mode(0o660), st.st_rdev).call(|| call("mknod"))?;
+    let mode = Mode::from_raw_mode(0o660);
+    rustix::fs::mknodat(CWD, &path, kind, mode, st.st_rdev).call(|| call("mknod"))?;
+    rustix::fs::chmodat(CWD, &path, mode, rustix::fs::AtFlags::empty()).call(|| call("chmod"))?;
     let (uid, gid) = (rustix::fs::Uid::from_raw(ids.uid), rustix::fs::Gid::from_raw(ids.gid));
     rustix::fs::chown(&path, Some(uid), Some(gid)).call(|| call("chown"))?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;

@@ -30,6 +30,12 @@ pub(crate) fn become_root() -> Result<(), Failed> {
     setgroups(&[]).call(|| "setgroups()")?;
     setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0)).call(|| "setresgid(0)")?;
     setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).call(|| "setresuid(0)")?;
+    // Named by the container's root and counted as its.
+    match sys::join_session_keyring() {
+        // A kernel without keys; or a host that is itself a container and may not use any, which then nobody in this one may either.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {}
+        joined => joined.call(|| "keyctl(KEYCTL_JOIN_SESSION_KEYRING)")?,
+    }
     // Until it is a program of the container's nobody inside may trace it or look at its descriptors; changing ids may have made it
     // dumpable, where the host's fs.suid_dumpable says so.
     nix::sys::prctl::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")
@@ -99,20 +105,29 @@ fn pivot(root: &OwnedFd) -> Result<(), Failed> {
 /// Host name and name servers into the container's files. A container that has planted something in their place starts all the same: these
 /// files are its own business, and the administrator is told.
 fn settle(plan: &Plan) {
-    if let Err(e) = write_settings(&plan.vz.guest) {
+    let tell = |e: guest::Error| {
         tracing::warn!("Warning: settings were not written into the container: {}", crate::launch::chain(&e));
+    };
+    match guest::Root::open(Path::new("/")) {
+        Ok(root) => {
+            let settings = &plan.vz.guest;
+            // What is in the way of one does not concern the other.
+            write_hostname(&root, settings).unwrap_or_else(tell);
+            write_dns(&root, settings).unwrap_or_else(tell);
+        }
+        Err(e) => tell(e),
     }
 }
 
-fn write_settings(settings: &GuestPlan) -> Result<(), guest::Error> {
-    let root = guest::Root::open(Path::new("/"))?;
-    if let Some(name) = &settings.hostname {
-        guest::set_hostname(&root, settings.hostname_style, name)?;
+fn write_hostname(root: &guest::Root, settings: &GuestPlan) -> Result<(), guest::Error> {
+    settings.hostname.as_ref().map_or(Ok(()), |name| guest::set_hostname(root, settings.hostname_style, name))
+}
+
+fn write_dns(root: &guest::Root, settings: &GuestPlan) -> Result<(), guest::Error> {
+    if settings.nameservers.is_empty() && settings.search.is_empty() {
+        return Ok(());
     }
-    if !settings.nameservers.is_empty() || !settings.search.is_empty() {
-        guest::set_dns(&root, &settings.nameservers, &settings.search)?;
-    }
-    Ok(())
+    guest::set_dns(root, &settings.nameservers, &settings.search)
 }
 
 /// Puts on what every process that runs inside must wear: limits, capabilities, the system call filter. The last step before execve.

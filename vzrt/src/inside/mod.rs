@@ -284,6 +284,8 @@ impl<'a> Inside<'a> {
     fn go_in(&self, entry: &Entry) -> Result<(), Trouble> {
         sys::cloexec_all_above_stderr().call(|| "close_range(CLOEXEC)")?;
         container::forget_caller(&self.plan.spec)?;
+        // Every user inside can read the command line of every process there, and ours may have a password in it.
+        crate::monitor::title("vzctl");
         entry.enter_self().map_err(|e| Trouble::Limits(chain(&e)))?;
         // One call for all (Linux 5.8); the kernel joins the user namespace first, so the rest is joined with its rights.
         let all = CloneFlags::CLONE_NEWUSER

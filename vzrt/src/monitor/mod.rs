@@ -24,7 +24,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 
 use self::life::{Charge, Kit};
-use self::title::title;
+pub use self::title::title;
 use crate::channel::{Channel, Message, Trouble};
 use crate::error::{Call, Failed};
 use crate::interrupt::Interrupt;

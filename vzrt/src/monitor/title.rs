@@ -4,7 +4,7 @@ use std::io::{Seek, SeekFrom, Write};
 
 /// Shows this process as what it is. The arguments of a process are read from its own memory, between two addresses that /proc/self/stat
 /// tells; writing there through /proc/self/mem needs no privilege.
-pub(super) fn title(title: &str) {
+pub fn title(title: &str) {
     let name = title.split(':').next().and_then(|name| std::ffi::CString::new(name).ok()).unwrap_or_default();
     let _ = nix::sys::prctl::set_name(&name);
     if write(title).is_none() {

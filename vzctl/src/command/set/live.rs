@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use oci_spec::runtime::LinuxResources;
 use quota::Limit;
 use quota::image::{self, Grown, Size};
+use serde_json::Value;
 use vzrt::guest::{self, Hostname};
 use vzrt::{Inside, Plan, Running, Trouble};
 
@@ -52,9 +54,15 @@ impl Live<'_> {
     /// Everything that is a limit of the cgroup: only what differs is written, except for `--reset_ub`.
     fn limits(&mut self) -> Result<(), Failure> {
         let private = &self.after.ve_private;
-        let wanted = decide::resources(&self.after.settings, private)?;
-        if wanted == decide::resources(&self.before.settings, private)? && !self.request.reset_ub {
+        let mut wanted = decide::resources(&self.after.settings, private)?;
+        let before = decide::resources(&self.before.settings, private)?;
+        if wanted == before && !self.request.reset_ub {
             return Ok(());
+        }
+        if let Some(now) = self.plan.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref())
+            && !self.request.reset_ub
+        {
+            wanted = changed(now, &before, &wanted).map_err(|e| super::super::system(&e))?;
         }
         let cgroup = decide::cgroup_of(&self.context.node, self.host, self.context.ctid);
         let missing = cgroup
@@ -101,10 +109,18 @@ impl Live<'_> {
     }
 
     fn addresses(&mut self) -> Result<(), Failure> {
-        let mut wanted = decide::net_plan(&self.context.node, self.after)?;
-        wanted.arp_detect &= !self.request.skip_arpdetect;
-        // What counts is what the container has now, not what its file said before.
+        let is_address = |c: &&Change| matches!(c, Change::AddAddresses(_) | Change::RemoveAddresses(_));
+        let asked: Vec<&Change> = self.request.changes.iter().filter(is_address).collect();
+        if asked.is_empty() {
+            return Ok(());
+        }
+        // What counts is what the container has now, not what its file says: an address that was not saved stays until the next start.
         let now = &self.plan.vz.net.addresses;
+        let mut after = self.after.clone();
+        after.settings.addresses.clone_from(now);
+        asked.into_iter().for_each(|change| after.settings.apply(change));
+        let mut wanted = decide::net_plan(&self.context.node, &after)?;
+        wanted.arp_detect &= !self.request.skip_arpdetect;
         let gone: Vec<_> = now.iter().filter(|a| !wanted.addresses.contains(a)).copied().collect();
         let new: Vec<_> = wanted.addresses.iter().filter(|a| !now.contains(a)).copied().collect();
         if gone.is_empty() && new.is_empty() {
@@ -175,6 +191,38 @@ impl Live<'_> {
             (self.plan.vz.guest.nameservers, self.plan.vz.guest.search) = (servers, search);
         }
         Ok(())
+    }
+}
+
+/// What is in force with what this command changes: a limit that was set without being saved stays until the next start.
+fn changed(
+    now: &LinuxResources,
+    before: &LinuxResources,
+    after: &LinuxResources,
+) -> serde_json::Result<LinuxResources> {
+    let mut now = serde_json::to_value(now)?;
+    change(&mut now, &serde_json::to_value(before)?, &serde_json::to_value(after)?);
+    serde_json::from_value(now)
+}
+
+fn change(now: &mut Value, before: &Value, after: &Value) {
+    let (Value::Object(was), Value::Object(will)) = (before, after) else {
+        if before != after {
+            now.clone_from(after);
+        }
+        return;
+    };
+    let Value::Object(now) = now else {
+        now.clone_from(after);
+        return;
+    };
+    now.retain(|key, _| will.contains_key(key) || !was.contains_key(key));
+    for (key, will) in will {
+        match now.get_mut(key) {
+            Some(now) => change(now, was.get(key).unwrap_or(&Value::Null), will),
+            None if was.get(key) == Some(will) => {}
+            None => drop(now.insert(key.clone(), will.clone())),
+        }
     }
 }
 
