@@ -1,10 +1,12 @@
 //! What a container's `/proc` and system calls tell it of itself, beside the limits it was given.
 #![expect(clippy::expect_used, reason = "a test that fails here has failed")]
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tests::containers::{node_with, running_busybox};
-use tests::node::Node;
+use tests::node::{Node, Outcome};
+use tests::program::capture;
 use tests::wait::{is_gone, wait_until};
 
 /// The first number after a word at the beginning of a line.
@@ -133,13 +135,56 @@ fn a_container_that_takes_its_proc_apart_harms_itself_only() {
     node.inside("umount /proc/meminfo; umount /proc/stat; mount -t tmpfs none /proc/pressure; mount --bind /etc/passwd /proc/uptime");
     assert_eq!(node.inside("nproc"), "1", "sched_getaffinity(2) is answered all the same");
     node.inside("while :; do cat /proc/vmstat /proc/loadavg > /dev/null; done & p=$!; sleep 1; kill $p");
-    node.done(["set", "101", "--ram", "256M", "--swap", "0"]);
+    node.done(["set", "101", "--ram", "256M", "--swap", "0", "--save"]);
     node.done(["stop", "101", "--fast"]);
     node.done(["start", "101"]);
-    assert_eq!(number(&node.inside("cat /proc/meminfo"), "MemTotal:") % 1024, 0);
+    assert_eq!(number(&node.inside("cat /proc/meminfo"), "MemTotal:"), 256 * 1024);
     node.done(["stop", "101", "--fast"]);
     node.done(["destroy", "101"]);
     assert_eq!(node.leftovers(), [""; 0]);
+}
+
+#[test]
+fn a_monitor_out_of_descriptors_fails_readers_and_recovers() {
+    let Some(node) = limited("a_monitor_out_of_descriptors_fails_readers_and_recovers") else { return };
+    let descriptors = |limit: &str| {
+        for keeper in keepers(&node) {
+            let mut prlimit = Command::new("prlimit");
+            prlimit.arg(format!("--pid={keeper}")).arg(format!("--nofile={limit}:"));
+            capture(prlimit).expect("prlimit");
+        }
+    };
+    // A program that is inside already, for none gets in by the attendant now.
+    node.inside(
+        "(while sleep 0.1; do cat /proc/meminfo > /tmp/new 2>&1; mv /tmp/new /tmp/meminfo; done) >/dev/null 2>&1 &",
+    );
+    let reads = |what: &str| node.vzctl(["exec2", "101", &format!("grep -q '{what}' /tmp/meminfo")]).code == 0;
+    assert!(wait_until(Duration::from_secs(10), || reads("MemTotal: *204800 kB")));
+    descriptors("3");
+    assert!(wait_until(Duration::from_secs(10), || reads("I/O error")), "a reader is told, not kept waiting");
+    descriptors("1024");
+    assert!(wait_until(Duration::from_secs(10), || reads("MemTotal: *204800 kB")));
+}
+
+#[test]
+fn a_host_without_fuse_says_so_and_runs_containers() {
+    let Some(node) = node_with("a_host_without_fuse_says_so_and_runs_containers", "busybox") else { return };
+    node.done(["create", "101", "--ostemplate", "busybox"]);
+    // All in one namespace in which /dev/fuse is something else.
+    let vzctl = node.command("vzctl", [""; 0]);
+    let program = vzctl.get_program().to_owned();
+    let mut script = Command::new("unshare");
+    vzctl.get_envs().for_each(|(key, value)| {
+        script.env(key, value.unwrap_or_default());
+    });
+    let lines = "mount --bind /dev/null /dev/fuse && $0 start 101 && $0 exec2 101 'grep MemTotal /proc/meminfo; nproc' && \
+        $0 stop 101 --fast && $0 check";
+    script.args(["--mount", "--propagation", "private", "sh", "-c", lines]).arg(program);
+    let outcome = Outcome::of(script, Duration::from_secs(60)).ok();
+    assert!(outcome.stdout.contains("Warning: /proc of the container shows the numbers of this host: "), "{outcome:?}");
+    let host = fs_err::read_to_string("/proc/meminfo").expect("read");
+    assert!(outcome.stdout.contains(host.lines().next().expect("MemTotal")), "{outcome:?}");
+    assert!(outcome.stdout.contains("free, top, uptime inside show the host's numbers"), "{outcome:?}");
 }
 
 /// Debian's own tools, side by side with the limits.

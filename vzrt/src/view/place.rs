@@ -3,10 +3,11 @@
 //! The container is shown the files one by one, never their directory. Each is a mount of its own, which the container's root may take away:
 //! it then sees the machine's numbers, which are no secret, only useless.
 
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sched::{CloneFlags, setns, unshare};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstatfs, openat2};
+use rustix::fs::{CWD, Mode, OFlags, RawDir, ResolveFlags, fstatfs, openat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 
@@ -45,12 +46,24 @@ pub(crate) fn again(files: &OwnedFd, init: BorrowedFd) -> Result<(), Failed> {
 fn clones(files: &OwnedFd) -> Result<Vec<(File, OwnedFd)>, Failed> {
     move_mount(files, "", CWD, PLACE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .call(|| format!("move_mount(fuse, {PLACE})"))?;
+    look_up_all(files)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
     let clone = |file| {
         let name = name_of(file);
         open_tree(files, name.as_str(), flags).call(|| format!("open_tree(fuse, {name})")).map(|mount| (file, mount))
     };
     File::ALL.into_iter().map(clone).collect()
+}
+
+/// Has the kernel learn all names in one question, whose answer it keeps: each would be a question of its own, and two switches between
+/// processes.
+fn look_up_all(files: &OwnedFd) -> Result<(), Failed> {
+    let call = || "getdents(fuse)";
+    let directory =
+        openat(files, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).call(call)?;
+    // One call: a second one would only learn that there is no more.
+    let mut buffer = [MaybeUninit::uninit(); 8192];
+    RawDir::new(directory, &mut buffer).next().transpose().call(call).map(drop)
 }
 
 fn put(clones: &[(File, OwnedFd)]) -> Result<(), Failed> {

@@ -148,11 +148,16 @@ impl Server {
         Some(match (&request.what, file) {
             (What::Init { major, minor }, _) => Reply::init(*major, *minor),
             (What::Lookup { name }, _) if request.node == wire::ROOT => match numbered(name) {
-                Some((node, _)) => Reply::entry(&self.attributes(node, view)),
+                Some((node, _)) => Reply::entry(&self.attributes(node, 0)),
                 None => Reply::Error(Errno::NOENT),
             },
+            (What::List { from }, _) if request.node == wire::ROOT => {
+                let all = File::ALL.into_iter().zip(wire::ROOT + 1..);
+                Reply::list(all.map(|(file, node)| (name_of(file), self.attributes(node, 0))), *from)
+            }
             (What::Attributes, _) if request.node == wire::ROOT || file.is_some() => {
-                Reply::attributes(&self.attributes(request.node, view))
+                let text = file.and_then(|file| self.text(file, view));
+                Reply::attributes(&self.attributes(request.node, text.map_or(0, |text| text.len() as u64)))
             }
             (What::Open { for_writing: false }, Some(_)) => {
                 self.next_handle += 1;
@@ -200,8 +205,7 @@ impl Server {
         Some(text)
     }
 
-    fn attributes(&mut self, node: u64, view: &mut View) -> Attributes {
-        let bytes = file_of(node).and_then(|file| self.text(file, view)).map_or(0, |text| text.len() as u64);
+    fn attributes(&self, node: u64, bytes: u64) -> Attributes {
         Attributes { node, directory: node == wire::ROOT, bytes, uid: self.owner.uid, gid: self.owner.gid }
     }
 }

@@ -17,7 +17,10 @@ const IN_HEADER: usize = 40;
 /// Largest write we would take, were there any: the kernel sizes its buffers by it.
 const MAX_WRITE: u32 = 4096;
 
-/// Seconds for which the kernel may remember a name: these never change. Attributes it asks for each time, for the size.
+/// `FUSE_DO_READDIRPLUS`: who lists the directory has then looked up all of it.
+const LISTS_LOOK_UP: u32 = 1 << 13;
+
+/// Seconds for which the kernel may remember a name and a directory: these never change. Of a file it asks each time, for the size.
 const VALID_S: u64 = 86_400;
 
 /// What the kernel wants.
@@ -41,6 +44,10 @@ pub(super) enum What<'a> {
     },
     Release {
         handle: u64,
+    },
+    /// All names of the directory with what is known of each, from this place in the list on.
+    List {
+        from: u64,
     },
     Statfs,
     Destroy,
@@ -73,6 +80,7 @@ impl<'a> Request<'a> {
             18 => What::Release { handle: u64_at(0)? },
             26 => What::Init { major: u32_at(0)?, minor: u32_at(4)? },
             38 => What::Destroy,
+            44 => What::List { from: u64_at(8)? },
             _ => What::Other,
         };
         let word = |at: usize| Some(u64::from_ne_bytes(bytes[at..at + 8].try_into().ok()?));
@@ -92,6 +100,10 @@ pub(super) struct Attributes {
 
 impl Attributes {
     /// `struct fuse_attr`.
+    fn valid_s(&self) -> u64 {
+        if self.directory { VALID_S } else { 0 }
+    }
+
     fn bytes(&self) -> Vec<u8> {
         let (kind, links) = if self.directory { (libc::S_IFDIR | 0o555, 2) } else { (libc::S_IFREG | 0o444, 1) };
         let mut out = Out::default();
@@ -114,22 +126,40 @@ impl Reply {
         let minor = if major == VERSION.0 { minor.min(VERSION.1) } else { VERSION.1 };
         let mut out = Out::default();
         // Version, read-ahead, flags; then two halves of background requests (none here), largest write, granularity of time, pages.
-        out.u32s(&[VERSION.0, minor, 0, 0, 0, MAX_WRITE, 1, 1]).u32s(&[0; 8]);
+        out.u32s(&[VERSION.0, minor, 0, LISTS_LOOK_UP, 0, MAX_WRITE, 1, 1]).u32s(&[0; 8]);
         Self::Data(out.0)
     }
 
     /// `struct fuse_entry_out`.
     pub(super) fn entry(attributes: &Attributes) -> Self {
         let mut out = Out::default();
-        out.u64s(&[attributes.node, 0, VALID_S, 0]).u32s(&[0, 0]);
+        out.u64s(&[attributes.node, 0, VALID_S, attributes.valid_s()]).u32s(&[0, 0]);
         out.0.extend(attributes.bytes());
         Self::Data(out.0)
+    }
+
+    /// A list of `struct fuse_direntplus`: as many as go into a page, the least that is asked for.
+    pub(super) fn list(entries: impl Iterator<Item = (String, Attributes)>, from: u64) -> Self {
+        let mut list = Vec::with_capacity(4096);
+        for (at, (name, attributes)) in (1u64..).zip(entries).skip_while(|(at, _)| *at <= from) {
+            let Self::Data(entry) = Self::entry(&attributes) else { continue };
+            let mut out = Out(entry);
+            let length = u32::try_from(name.len()).expect("names of ours are short");
+            out.u64s(&[attributes.node, at]).u32s(&[length, libc::S_IFREG >> 12]);
+            out.0.extend_from_slice(name.as_bytes());
+            out.0.resize(out.0.len().next_multiple_of(8), 0);
+            if list.len() + out.0.len() > 4096 {
+                break;
+            }
+            list.extend(out.0);
+        }
+        Self::Data(list)
     }
 
     /// `struct fuse_attr_out`.
     pub(super) fn attributes(attributes: &Attributes) -> Self {
         let mut out = Out::default();
-        out.u64s(&[0]).u32s(&[0, 0]);
+        out.u64s(&[attributes.valid_s()]).u32s(&[0, 0]);
         out.0.extend(attributes.bytes());
         Self::Data(out.0)
     }
