@@ -149,7 +149,15 @@ fn verbs() -> Vec<Command> {
         of_container("umount", "Unmount it"),
         with_start_options(of_container("start", "Start a container"))
             .arg(flag("dry-run", "Print what would be done, and do nothing"))
-            .arg(flag("json", "With --dry-run: the plan as JSON")),
+            .arg(flag("json", "With --dry-run: the plan as JSON"))
+            .arg(
+                Arg::new("quick-reboots")
+                    .long("quick-reboots")
+                    .value_name("N")
+                    .value_parser(value_parser!(u32))
+                    .hide(true)
+                    .help("Of a monitor: the container reboots, and has done so N times in a row soon after its start"),
+            ),
         with_stop_options(of_container("stop", "Stop a container")),
         with_start_options(with_stop_options(of_container("restart", "Stop a container if it runs, and start it"))),
         of_container("status", "Print what a container is doing").arg(flag("json", "As JSON")),
@@ -163,6 +171,17 @@ fn verbs() -> Vec<Command> {
                 .allow_hyphen_values(true)
                 .help("Run this instead"),
         ),
+        of_container(
+            "console",
+            "Attach to a container's console, started or not; ESC . at the beginning of a line detaches",
+        )
+        .arg(
+            Arg::new("ttynum")
+                .value_name("TTYNUM")
+                .value_parser(value_parser!(u32))
+                .help("Which terminal [default: 1, the console; there is no other]"),
+        )
+        .arg(flag("log", "Print the last of what it has printed, and end")),
         of_container("exec", "Run a command line by the shell in a container; ends with 8 if it failed")
             .arg(words("command", "COMMAND")),
         of_container("exec2", "The same, ending with the command's own status").arg(words("command", "COMMAND")),

@@ -1,6 +1,7 @@
 //! The commands of `vzctl`, one file each.
 
 mod check;
+mod console;
 mod create;
 mod destroy;
 mod exec;
@@ -73,6 +74,7 @@ fn run(request: Request) -> Outcome {
         "status" => status::run(&context),
         "set" => set::run(&context),
         "enter" => exec::enter(&context),
+        "console" => console::run(&context),
         "exec" => exec::exec(&context),
         "exec2" => exec::exec2(&context),
         "exec3" => exec::exec3(&context),

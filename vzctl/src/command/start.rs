@@ -5,7 +5,7 @@ use std::io::Write;
 use vzrt::plan::Disk;
 use vzrt::{Condition, Plan, Step};
 
-use super::{Context, failed, stop};
+use super::{Context, failed, stop, system};
 use crate::failure::Outcome;
 use crate::subject::Subject;
 use crate::{Exit, Failure, decide};
@@ -49,6 +49,13 @@ pub(super) fn restart_locked(context: &Context, container: Subject, host: &vzrt:
 }
 
 fn start(context: &Context, container: Subject, host: &vzrt::cgroup::Host) -> Outcome {
+    let quick_reboots = context.request.matches.try_get_one::<u32>("quick-reboots").ok().flatten().copied();
+    // Whoever starts it, the start that a reboot asked for is not wanted any more. Called off before this, it never was.
+    let wanted = vzrt::reboot::call_off(&context.run_dir()).map_err(|e| system(&e))?;
+    if quick_reboots.is_some() && !wanted {
+        tracing::info!("Container is not started again: it was stopped meanwhile");
+        return Ok(Exit::Success);
+    }
     if container.settings.disabled == Some(true) && !flag(context, "force") {
         return Err(Failure::new(Exit::Disabled, "Container start disabled").hint(format!(
             "`vzctl set {} --disabled no --save` enables it; `vzctl start --force` starts it once.",
@@ -62,6 +69,7 @@ fn start(context: &Context, container: Subject, host: &vzrt::cgroup::Host) -> Ou
     container.own.require_valid(&context.node).map_err(|e| Failure::from_error(e.exit(), &e))?;
     let container = decide::ensure_ids(&context.node, container)?;
     let mut plan = decide::plan(&context.node, &container)?;
+    plan.vz.quick_reboots = quick_reboots.unwrap_or(0);
     if let (true, Disk::Image { fsck, .. }) = (flag(context, "skip-fsck"), &mut plan.vz.root.disk) {
         *fsck = false;
     }

@@ -52,6 +52,7 @@ pub fn plan(node: &Node, container: &Subject) -> Result<Plan, Failure> {
         filter: None,
         log_file: node.global.log_file.clone(),
         restart_argv: restart_argv(node, ctid)?,
+        quick_reboots: 0,
     };
     Ok(Plan { ctid, spec, vz })
 }

@@ -24,8 +24,9 @@ use crate::plan::Plan;
 use crate::state::{RunDir, Running};
 use crate::{container, sys, view};
 
-pub(crate) use proxy::as_stdio;
+pub(crate) use proxy::{as_stdio, write_all};
 pub use terminal::TerminalEnd;
+pub(crate) use terminal::{Raw, TerminalSignals};
 
 /// How long an edit of the container's files may take.
 const EDIT_TIMEOUT: Duration = Duration::from_secs(20);
