@@ -126,12 +126,7 @@ fn everywhere() -> [Arg; 5] {
         flag("quiet", "Print no messages; the log file still has them").global(true),
         Arg::new("verbose").long("verbose").action(ArgAction::Count).global(true).help("Say more; may be repeated"),
         flag("skiplock", "Do not take the container's lock").global(true),
-        Arg::new("wait-lock")
-            .long("wait-lock")
-            .value_name("SEC")
-            .value_parser(value_parser!(u64).range(0..=86_400))
-            .global(true)
-            .help("Wait this long for another command on the same container to finish"),
+        seconds("wait-lock", "Wait this long for another command on the same container to finish").global(true),
         Arg::new("config-dir")
             .long("config-dir")
             .value_name("DIR")
@@ -205,6 +200,10 @@ fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
 }
 
+fn seconds(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name("SEC").value_parser(value_parser!(u64).range(0..=86_400)).help(help)
+}
+
 /// Everything that follows, options of the program inside included. Not "required" for clap, so that a missing container is told first.
 fn words(id: &'static str, value: &'static str) -> Arg {
     Arg::new(id).value_name(value).num_args(1..).trailing_var_arg(true).allow_hyphen_values(true)
@@ -220,6 +219,7 @@ fn with_create_options(command: Command) -> Command {
 fn with_start_options(command: Command) -> Command {
     command.args([
         flag("wait", "Wait until the container has started all it starts by itself"),
+        seconds("wait-timeout", "How long --wait waits [default: 300]"),
         flag("force", "Start it even if it is disabled"),
         flag("skip-fsck", "Do not check the file system of an image"),
         flag("skip-remount", "Keep the root as it is mounted"),
@@ -230,11 +230,7 @@ fn with_stop_options(command: Command) -> Command {
     command.args([
         flag("fast", "Kill it at once"),
         flag("skip-umount", "Leave its root mounted"),
-        Arg::new("stop-timeout")
-            .long("stop-timeout")
-            .value_name("SEC")
-            .value_parser(value_parser!(u64).range(0..=86_400))
-            .help("How long it may take to halt by itself before it is killed [default: 120]"),
+        seconds("stop-timeout", "How long it may take to halt by itself before it is killed [default: 120]"),
     ])
 }
 

@@ -1,14 +1,11 @@
 //! A container that reboots is started again by its monitor. One that does so again and again is made to wait, and may be stopped meanwhile.
 //!
 //! What says that it is going to start is a mark beside its run directory, made and taken away under the container's lock: who finds it
-//! there may call the start off by removing it. The monitor that waits holds a lock on the file, so a mark that nobody waits for is told
-//! from one that counts.
+//! there may call the start off by removing it.
 
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::time::{Duration, Instant};
-
-use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Call, Failed};
 use crate::state::RunDir;
@@ -32,9 +29,9 @@ pub(crate) fn pause(quickly: u32, ran: Duration) -> (Duration, u32) {
     (apart.saturating_sub(ran), quickly.saturating_add(1))
 }
 
-/// The mark, and the lock on it.
+/// The mark, as who waits has it.
 #[derive(Debug)]
-pub(crate) struct Mark(Flock<File>);
+pub(crate) struct Mark(File);
 
 impl Mark {
     /// Makes it.
@@ -50,11 +47,7 @@ impl Mark {
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
             .open(&path);
-        let file = open.call(|| format!("open({})", path.display()))?;
-        Flock::lock(file, FlockArg::LockExclusiveNonblock)
-            .map(Self)
-            .map_err(|(_, e)| e)
-            .call(|| format!("flock({})", path.display()))
+        open.map(Self).call(|| format!("open({})", path.display()))
     }
 
     /// Waits for so long; false, and at once, if the start is called off.
@@ -70,19 +63,6 @@ impl Mark {
             }
             std::thread::sleep(left.min(LOOK));
         }
-    }
-}
-
-/// Whether a container that is down now is going to be started again by its monitor.
-///
-/// # Errors
-/// The mark can't be looked at.
-pub fn is_pending(run: &RunDir) -> Result<bool, Failed> {
-    let path = run.reboot_mark();
-    match File::open(&path) {
-        Ok(file) => Ok(Flock::lock(file, FlockArg::LockSharedNonblock).is_err()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(e).call(|| format!("open({})", path.display())),
     }
 }
 
@@ -121,24 +101,13 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_waits_is_pending_until_it_is_called_off() {
+    fn a_start_that_waits_is_called_off_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::new(dir.path().join("101"));
-        assert!(!is_pending(&run).unwrap() && !call_off(&run).unwrap());
+        assert!(!call_off(&run).unwrap());
         let mark = Mark::put(&run).unwrap();
-        assert!(is_pending(&run).unwrap());
         assert!(mark.wait(Duration::ZERO).unwrap());
         assert!(call_off(&run).unwrap());
-        assert!(!mark.wait(Duration::from_secs(60)).unwrap(), "at once");
-        assert!(!is_pending(&run).unwrap());
-    }
-
-    #[test]
-    fn a_mark_that_nobody_waits_for_does_not_count() {
-        let dir = tempfile::tempdir().unwrap();
-        let run = RunDir::new(dir.path().join("101"));
-        drop(Mark::put(&run).unwrap());
-        assert!(!is_pending(&run).unwrap());
-        assert!(call_off(&run).unwrap(), "but it is taken away");
+        assert!(!mark.wait(Duration::from_secs(3600)).unwrap());
     }
 }
