@@ -184,6 +184,8 @@ fn verbs() -> Vec<Command> {
             .arg(words("command", "COMMAND")),
         of_container("runscript", "Run a script of the host in a container, started or not")
             .arg(Arg::new("script").value_name("SCRIPT").value_parser(value_parser!(PathBuf))),
+        Command::new("startall").about("Start every container that starts with the host, several at once"),
+        Command::new("stopall").about("Stop every container before the host goes down, several at once"),
         Command::new("check")
             .about("Print what this host can do for containers, and what each missing thing costs")
             .arg(flag("json", "As JSON")),

@@ -12,7 +12,7 @@ use vzrt::net::{HostNet, NeighbourDevs, NetPlan};
 use vzrt::plan::{Extras, GuestPlan, Hooks, IdRange};
 use vzrt::{Ctid, Plan};
 
-pub use resources::resources;
+pub use resources::{only_rates, resources, without_rates};
 pub use root::{image_file, is_bounded_by_image, project_id, root, wants_quota};
 
 use crate::config::Node;
