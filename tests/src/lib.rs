@@ -1,11 +1,12 @@
 //! What the privileged tests share: a node of their own to work on ([`node`]) and [`containers`] on it, a picture of the machine before and
-//! after ([`snapshot`]), waiting ([`wait`]), skipping ([`skips`]); and what runs them: the [`suite`] of test programs
+//! after ([`snapshot`]), a program to talk with ([`session`]), waiting ([`wait`]), skipping ([`skips`]); and what runs them: the [`suite`] of test programs
 //! on this host, and the same in a stock Debian [`machine`].
 
 pub mod containers;
 pub mod machine;
 pub mod node;
 pub mod program;
+pub mod session;
 pub mod skips;
 pub mod snapshot;
 pub mod suite;

@@ -190,7 +190,7 @@ fn monitor_and_attendant_replace_each_other_and_lose_nothing() {
         let replaced = wait_until(soon, || node.process(101, "monitor") != monitor && node.attendant(101).is_some());
         assert!(replaced, "no other monitor");
         node.inside("echo printed >/dev/console");
-        let log = node.path("run/101/console.log");
+        let log = node.path("run/101.console");
         let heard = || fs_err::read_to_string(&log).is_ok_and(|text| text.ends_with("printed\r\n"));
         assert!(wait_until(soon, heard), "the console is not heard any more");
         fs_err::write(&log, "").expect("writable");

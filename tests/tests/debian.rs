@@ -6,6 +6,7 @@ use std::time::Duration;
 use tests::containers::node_with;
 use tests::node::{Node, Outcome};
 use tests::program::capture;
+use tests::session::Session;
 use tests::wait::wait_until;
 
 /// Each test has an address of its own: they may run at once.
@@ -90,4 +91,42 @@ fn ssh_from_the_host_gets_in_with_a_key() {
     ssh.args(["-o", "ConnectTimeout=10", "-i"]).arg(&key).args(["root@10.84.0.4", "hostname; exit 5"]);
     let outcome = Outcome::of(ssh, Duration::from_secs(30)).fails_with(5);
     assert_eq!(outcome.stdout.trim(), node.inside("hostname"));
+}
+
+#[test]
+fn the_console_asks_for_a_login_and_lets_in() {
+    let Some(node) = running_debian("the_console_asks_for_a_login_and_lets_in", "10.84.0.5") else { return };
+    node.done(["set", "101", "--userpasswd", "root:pass word"]);
+    let mut session = Session::new(node.command("vzctl", ["console", "101"]));
+    session.shows("deb login: ");
+    session.types("root\r");
+    session.shows("Password: ");
+    session.types("pass word\r");
+    session.shows("root@deb:~# ");
+    session.types("tty; echo $((40+2))\r");
+    session.shows("\n42\r\n");
+    // Whatever asks for a password now is what systemd has started.
+    session.types("printf 'deb login''; '; trap '' HUP; cat\r");
+    session.shows("deb login; ");
+    session.types("\u{1b}!");
+    session.shows("deb login: ");
+    node.inside("systemctl reboot");
+    session.shows("vz: Container reboots\r\n");
+    session.shows("deb login: ");
+    session.types("\u{1b}.");
+    assert_eq!(session.ends(), 0);
+}
+
+#[test]
+fn a_boot_that_does_not_end_is_waited_for_so_long_and_no_longer() {
+    let Some(node) = running_debian("a_boot_that_does_not_end_is_waited_for_so_long_and_no_longer", "10.84.0.6") else {
+        return;
+    };
+    wait_until_running(&node);
+    let unit = "[Service]\\nType=oneshot\\nExecStart=/bin/sleep infinity\\n[Install]\\nWantedBy=multi-user.target\\n";
+    node.inside(&format!("printf '{unit}' > /etc/systemd/system/endless.service; systemctl -q enable endless"));
+    let waited = node.vzctl(["restart", "101", "--wait", "--wait-timeout", "5"]).fails_with(133);
+    assert!(waited.stdout.ends_with("Container start in progress, waiting ...\n"), "{}", waited.stdout);
+    assert!(waited.stderr.starts_with("Container wait failed - timeout expired\n"), "{}", waited.stderr);
+    assert_eq!(node.status(101), "CTID 101 exist mounted running");
 }

@@ -128,6 +128,81 @@ fn a_reboot_inside_starts_the_container_anew() {
 }
 
 #[test]
+fn a_container_that_reboots_all_the_time_is_made_to_wait_and_can_be_stopped_meanwhile() {
+    let test = "a_container_that_reboots_all_the_time_is_made_to_wait_and_can_be_stopped_meanwhile";
+    let Some(node) = running_busybox(test) else { return };
+    node.inside(
+        "printf '#!/bin/sh\\n[ -e /stay ] || reboot -f\\n' > /etc/init.d/S99; chmod 755 /etc/init.d/S99; reboot",
+    );
+    let log = || node.done(["console", "101", "--log"]);
+    // Its starts are 2, 4 and 8 seconds apart: what is left of the last depends on how long its start takes.
+    let grown = || {
+        let log = log();
+        let waits =
+            log.lines().filter_map(|line| line.strip_suffix(" s")?.rsplit_once("starts again in ")?.1.parse().ok());
+        let waits: Vec<u32> = waits.collect();
+        waits.windows(2).all(|w| w[1] > w[0]) && waits.last().is_some_and(|&last| last >= 5)
+    };
+    assert!(wait_until(Duration::from_secs(60), grown), "{}", log());
+    assert!(wait_until(Duration::from_secs(5), || node.path("run/101.reboot").exists()), "{}", node.status(101));
+    let written = fs_err::read_to_string(node.path("vzctl.log")).expect("a log");
+    assert!(
+        written.contains("CT 101 : Container reboots so soon after its start that it is made to wait"),
+        "{written}"
+    );
+    // Settings can be changed while it waits, and the start is still to come.
+    node.done(["set", "101", "--description", "in a loop", "--save"]);
+    assert!(node.path("run/101.reboot").exists());
+    assert_eq!(node.done(["stop", "101"]), "Container was stopped\n");
+    assert!(!node.path("run/101.reboot").exists());
+    assert_eq!(node.status(101), "CTID 101 exist unmounted down");
+    assert_eq!(node.done(["stop", "101"]), "Unable to stop: container is not running\n");
+    // A start while it waits is one at once, and the only one.
+    node.done(["start", "101"]);
+    assert!(wait_until(Duration::from_secs(60), || node.path("run/101.reboot").exists()), "{}", log());
+    node.done(["mount", "101"]);
+    fs_err::remove_file(node.path("root/101/etc/init.d/S99")).expect("there");
+    node.done(["start", "101"]);
+    assert!(!node.path("run/101.reboot").exists());
+    assert_eq!(node.inside("echo up"), "up");
+    node.done(["stop", "101"]);
+    node.done(["destroy", "101"]);
+    assert_eq!(node.leftovers(), [""; 0]);
+}
+
+#[test]
+fn a_container_that_forks_without_end_is_stopped() {
+    let Some(node) = running_busybox("a_container_that_forks_without_end_is_stopped") else { return };
+    node.done(["set", "101", "--numproc", "200", "--cpulimit", "50"]);
+    node.inside(
+        "(trap '' TERM HUP INT; bomb() { bomb & bomb & sleep 0.01; bomb; }; bomb) >/dev/null 2>&1 </dev/null &",
+    );
+    let full = || node.cgroup_file(101, &["pids.current"]).parse().is_ok_and(|count: u32| count >= 190);
+    assert!(wait_until(Duration::from_secs(30), full), "{}", node.cgroup_file(101, &["pids.current"]));
+    let said = node.done(["stop", "101", "--stop-timeout", "2"]);
+    assert!(said.ends_with("Container was stopped\nContainer is unmounted\n"), "{said}");
+    node.done(["destroy", "101"]);
+    assert_eq!(node.leftovers(), [""; 0]);
+}
+
+#[test]
+fn a_start_that_waits_says_so_and_takes_nothing_of_its_callers_input() {
+    let Some(node) = node_with("a_start_that_waits_says_so_and_takes_nothing_of_its_callers_input", "busybox") else {
+        return;
+    };
+    node.done(["create", "101", "--ostemplate", "busybox"]);
+    let said = node.done(["start", "101", "--wait"]);
+    assert!(said.ends_with("Container start in progress, waiting ...\nContainer started successfully\n"), "{said}");
+    let mut loop_of_a_script = std::process::Command::new("sh");
+    let vzctl = tests::node::binary().display().to_string();
+    let line = format!(
+        "printf '101\\n102\\n' | while read -r ctid; do {vzctl} restart 101 --fast --wait >/dev/null; echo $ctid; done"
+    );
+    loop_of_a_script.args(["-c", &line]).env("VZ_CONFDIR", node.path("etc"));
+    assert_eq!(tests::program::capture(loop_of_a_script).expect("it ends"), "101\n102\n");
+}
+
+#[test]
 fn a_halt_inside_stops_the_container_and_cleans_up() {
     let Some(node) = running_busybox("a_halt_inside_stops_the_container_and_cleans_up") else { return };
     node.inside("halt");

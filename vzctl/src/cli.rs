@@ -126,12 +126,7 @@ fn everywhere() -> [Arg; 5] {
         flag("quiet", "Print no messages; the log file still has them").global(true),
         Arg::new("verbose").long("verbose").action(ArgAction::Count).global(true).help("Say more; may be repeated"),
         flag("skiplock", "Do not take the container's lock").global(true),
-        Arg::new("wait-lock")
-            .long("wait-lock")
-            .value_name("SEC")
-            .value_parser(value_parser!(u64).range(0..=86_400))
-            .global(true)
-            .help("Wait this long for another command on the same container to finish"),
+        seconds("wait-lock", "Wait this long for another command on the same container to finish").global(true),
         Arg::new("config-dir")
             .long("config-dir")
             .value_name("DIR")
@@ -149,7 +144,15 @@ fn verbs() -> Vec<Command> {
         of_container("umount", "Unmount it"),
         with_start_options(of_container("start", "Start a container"))
             .arg(flag("dry-run", "Print what would be done, and do nothing"))
-            .arg(flag("json", "With --dry-run: the plan as JSON")),
+            .arg(flag("json", "With --dry-run: the plan as JSON"))
+            .arg(
+                Arg::new("quick-reboots")
+                    .long("quick-reboots")
+                    .value_name("N")
+                    .value_parser(value_parser!(u32))
+                    .hide(true)
+                    .help("Of a monitor: the container reboots, and has done so N times in a row soon after its start"),
+            ),
         with_stop_options(of_container("stop", "Stop a container")),
         with_start_options(with_stop_options(of_container("restart", "Stop a container if it runs, and start it"))),
         of_container("status", "Print what a container is doing").arg(flag("json", "As JSON")),
@@ -163,6 +166,17 @@ fn verbs() -> Vec<Command> {
                 .allow_hyphen_values(true)
                 .help("Run this instead"),
         ),
+        of_container(
+            "console",
+            "Attach to a container's console, started or not; ESC . at the beginning of a line detaches",
+        )
+        .arg(
+            Arg::new("ttynum")
+                .value_name("TTYNUM")
+                .value_parser(value_parser!(u32))
+                .help("Which terminal [default: 1, the console; there is no other]"),
+        )
+        .arg(flag("log", "Print the last of what it has printed, and end")),
         of_container("exec", "Run a command line by the shell in a container; ends with 8 if it failed")
             .arg(words("command", "COMMAND")),
         of_container("exec2", "The same, ending with the command's own status").arg(words("command", "COMMAND")),
@@ -170,6 +184,8 @@ fn verbs() -> Vec<Command> {
             .arg(words("command", "COMMAND")),
         of_container("runscript", "Run a script of the host in a container, started or not")
             .arg(Arg::new("script").value_name("SCRIPT").value_parser(value_parser!(PathBuf))),
+        Command::new("startall").about("Start every container that starts with the host, several at once"),
+        Command::new("stopall").about("Stop every container before the host goes down, several at once"),
         Command::new("check")
             .about("Print what this host can do for containers, and what each missing thing costs")
             .arg(flag("json", "As JSON")),
@@ -184,6 +200,10 @@ fn of_container(name: &'static str, about: &'static str) -> Command {
 
 fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+fn seconds(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name("SEC").value_parser(value_parser!(u64).range(0..=86_400)).help(help)
 }
 
 /// Everything that follows, options of the program inside included. Not "required" for clap, so that a missing container is told first.
@@ -201,6 +221,7 @@ fn with_create_options(command: Command) -> Command {
 fn with_start_options(command: Command) -> Command {
     command.args([
         flag("wait", "Wait until the container has started all it starts by itself"),
+        seconds("wait-timeout", "How long --wait waits [default: 300]"),
         flag("force", "Start it even if it is disabled"),
         flag("skip-fsck", "Do not check the file system of an image"),
         flag("skip-remount", "Keep the root as it is mounted"),
@@ -211,11 +232,7 @@ fn with_stop_options(command: Command) -> Command {
     command.args([
         flag("fast", "Kill it at once"),
         flag("skip-umount", "Leave its root mounted"),
-        Arg::new("stop-timeout")
-            .long("stop-timeout")
-            .value_name("SEC")
-            .value_parser(value_parser!(u64).range(0..=86_400))
-            .help("How long it may take to halt by itself before it is killed [default: 120]"),
+        seconds("stop-timeout", "How long it may take to halt by itself before it is killed [default: 120]"),
     ])
 }
 

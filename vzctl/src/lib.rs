@@ -5,6 +5,7 @@
 //! | [`cli`], [`command`] | `vzctl`: its command line as data, and a file for each command |
 //! | [`list`] | `vzlist` |
 //! | [`pkg`] | `vzpkg` |
+//! | `boot` | all containers at once: order, memory and workers of `vzctl startall` and `stopall` |
 //! | [`config`] | the files below `/etc/vz`, typed |
 //! | [`subject`] | one container's configuration, resolved |
 //! | [`decide`] | from configuration and host to a plan |
@@ -14,6 +15,7 @@
 
 use std::io::IsTerminal;
 
+mod boot;
 pub mod cli;
 pub mod command;
 pub mod config;

@@ -8,6 +8,8 @@
 //! | [`state`], [`lock`], [`interrupt`] | what the run directory says; one command at a time; stopping one half way |
 //! | [`rootfs`], [`idmap`] | the root of a container, from layers with shifted ids |
 //! | `launch`, `container`, `monitor` | from the clone to init's first instruction, seen from outside and from inside; and the process that stays |
+//! | [`console`] | the administrator's side of a container's console |
+//! | [`reboot`] | starting again a container that reboots, and making one that does so all the time wait |
 //! | [`teardown`] | taking all of it away, from the journal |
 //! | [`log`] | where messages go |
 //! | [`cgroup`], [`net`], [`seccomp`] | one capability of the kernel each |
@@ -18,6 +20,7 @@
 
 pub mod cgroup;
 mod channel;
+pub mod console;
 mod container;
 pub mod ctid;
 pub mod error;
@@ -33,6 +36,7 @@ pub mod monitor;
 pub mod net;
 pub mod plan;
 pub mod policy;
+pub mod reboot;
 pub mod remove;
 pub mod rootfs;
 pub mod seccomp;

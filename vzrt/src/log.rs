@@ -67,6 +67,44 @@ pub fn printable(text: &str) -> String {
     out
 }
 
+/// What a container printed on its console, for a terminal: line ends and colours (SGR, ECMA-48) stay, other controls are made visible. Colours are
+/// put back at the end.
+#[must_use]
+pub fn visible(log: &[u8]) -> String {
+    let text = String::from_utf8_lossy(log);
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.as_ref();
+    let mut coloured = false;
+    while let Some(c) = rest.chars().next() {
+        if let Some(colour) = colour(rest) {
+            out.push_str(colour);
+            rest = &rest[colour.len()..];
+            coloured = true;
+            continue;
+        }
+        rest = &rest[c.len_utf8()..];
+        match c {
+            '\n' | '\t' => out.push(c),
+            '\r' => {}
+            c if c.is_control() => {
+                let _ = write!(out, "\\x{:02x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    if coloured {
+        out.push_str("\u{1b}[0m");
+    }
+    out
+}
+
+/// The colour sequence that a text begins with.
+fn colour(text: &str) -> Option<&str> {
+    let parameters = text.strip_prefix("\u{1b}[")?;
+    let length = parameters.find(|c: char| !(c.is_ascii_digit() || c == ';'))?;
+    parameters[length..].starts_with('m').then(|| &text[..2 + length + 1])
+}
+
 /// The text of an event, ready to be shown.
 #[must_use]
 pub fn text_of(event: &Event<'_>) -> String {
@@ -124,6 +162,15 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
     use super::*;
+
+    #[test]
+    fn a_containers_log_keeps_its_lines_and_colours_and_nothing_else_that_moves_a_terminal() {
+        let green = "[\u{1b}[0;32m  OK  \u{1b}[0m] Started\r\n";
+        assert_eq!(visible(green.as_bytes()), "[\u{1b}[0;32m  OK  \u{1b}[0m] Started\n\u{1b}[0m");
+        assert_eq!(visible(b"\x1b]0;title\x07\x1b[2J\x1b[21t\x1b[1;"), "\\x1b]0;title\\x07\\x1b[2J\\x1b[21t\\x1b[1;");
+        assert_eq!(visible("\u{9b}6n \u{e4}\u{7f}".as_bytes()), "\\x9b6n \u{e4}\\x7f");
+        assert_eq!(visible(b"a\xffb\n"), "a\u{fffd}b\n");
+    }
 
     #[test]
     fn escape_sequences_and_line_breaks_are_shown_not_sent() {

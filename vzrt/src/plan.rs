@@ -90,8 +90,17 @@ pub struct Extras {
     /// The file that messages about the container go to.
     #[serde(default)]
     pub log_file: Option<PathBuf>,
-    /// What the monitor runs after the container asked for a reboot: the command line that starts it again.
+    /// What the monitor runs after the container asked for a reboot: the command line that starts it again. It adds how often in a row the
+    /// container has rebooted soon after its start.
     pub restart_argv: Vec<String>,
+    /// How often that was before this start.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub quick_reboots: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 /// A contiguous range of host ids that a container's ids 0..count are mapped to.

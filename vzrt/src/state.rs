@@ -8,6 +8,9 @@
 //! * `monitor` – locked by the monitor and its attendant for as long as one of them lives.
 //! * `monitor.sock` – where the attendant hears commands.
 //! * `handover` – present while `stop` waits: the monitor then leaves the unmounting to it.
+//!
+//! Beside it, what outlives the run: `101.console`, the last of what the container printed, and `101.reboot`, while a container that reboots
+//! too often is made to wait.
 
 use std::fs::File;
 use std::io::Write;
@@ -62,17 +65,8 @@ pub struct State {
 }
 
 /// What is in the run directory, in the order in which it is removed.
-const FILES: [&str; 9] = [
-    "state.json",
-    "plan.json",
-    "load.json",
-    "handover",
-    "console.log",
-    "console.log.1",
-    "monitor.sock",
-    "monitor",
-    "journal.json",
-];
+const FILES: [&str; 7] =
+    ["state.json", "plan.json", "load.json", "handover", "monitor.sock", "monitor", "journal.json"];
 
 /// The run directory of one container.
 #[derive(Debug, Clone)]
@@ -88,6 +82,18 @@ impl RunDir {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// The log of its console, beside the directory: it is still there when the container has ended.
+    #[must_use]
+    pub fn console_log(&self) -> PathBuf {
+        self.0.with_extension("console")
+    }
+
+    /// The mark of a container that is going to be started again, beside the directory, which comes and goes meanwhile.
+    #[must_use]
+    pub fn reboot_mark(&self) -> PathBuf {
+        self.0.with_extension("reboot")
     }
 
     /// Makes it, readable by root alone, parents included.

@@ -304,6 +304,17 @@ pub(crate) fn set_controlling_terminal(fd: BorrowedFd) -> io::Result<()> {
     if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Hangs up the terminal behind `fd`: every descriptor of it reads an end and writes EIO from now on, and the session that it controls gets
+/// SIGHUP. Takes CAP_SYS_ADMIN of the host.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn hang_up(fd: BorrowedFd) -> io::Result<()> {
+    // SAFETY: TIOCVHANGUP has no argument; no memory is touched.
+    let r = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCVHANGUP) };
+    if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Sets every signal back to its default and unblocks all: a program inside must not inherit what the command line chose for itself.
 ///
 /// # Errors

@@ -23,6 +23,7 @@ pub(super) fn run(context: &Context) -> Outcome {
         }
         Condition::Stopped => {}
     }
+    vzrt::reboot::call_off(&context.run_dir()).map_err(|e| system(&e))?;
     if vzrt::rootfs::is_mounted(&container.ve_root).map_err(|e| system(&e))? {
         return Err(Failure::new(Exit::Mounted, "Container is currently mounted (umount first)"));
     }
@@ -41,6 +42,7 @@ pub(super) fn run(context: &Context) -> Outcome {
     if let Some(name) = &container.settings.name {
         names::release(&context.node, context.ctid, name).map_err(|e| Failure::from_error(e.exit(), &e))?;
     }
+    vzrt::console::forget(&context.run_dir()).map_err(|e| system(&e))?;
     put_aside(context)?;
     tracing::info!("Container private area was destroyed");
     Ok(Exit::Success)

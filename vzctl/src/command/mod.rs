@@ -1,6 +1,7 @@
 //! The commands of `vzctl`, one file each.
 
 mod check;
+mod console;
 mod create;
 mod destroy;
 mod exec;
@@ -8,8 +9,10 @@ mod mount;
 mod runscript;
 mod set;
 mod start;
+mod startall;
 mod status;
 mod stop;
+mod stopall;
 
 use std::ffi::OsString;
 
@@ -48,12 +51,17 @@ fn run(request: Request) -> Outcome {
     if !nix::unistd::geteuid().is_root() {
         return Err(Failure::new(Exit::PermissionDenied, "vzctl can only be used by root"));
     }
+    // Whoever runs us may have blocked signals for itself; this command can be ended by them.
+    nix::sys::signal::SigSet::empty().thread_set_mask().map_err(|e| system(&e))?;
     let node = Node::open(node::config_dir(request.config_dir.as_deref())).map_err(|e| {
         Failure::from_error(e.exit(), &e).hint("`make install` puts a vz.conf in place; `--config-dir` names another.")
     })?;
     logging::to_file(node.global.log_file.as_deref(), None);
-    if request.verb == "check" {
-        return check::run(&node, request.json);
+    match request.verb.as_str() {
+        "check" => return check::run(&node, request.json),
+        "startall" => return startall::run(&node),
+        "stopall" => return stopall::run(&node),
+        _ => {}
     }
     let ctid = match request.who.as_str() {
         // The host itself can be named, and then refused as the original did.
@@ -73,6 +81,7 @@ fn run(request: Request) -> Outcome {
         "status" => status::run(&context),
         "set" => set::run(&context),
         "enter" => exec::enter(&context),
+        "console" => console::run(&context),
         "exec" => exec::exec(&context),
         "exec2" => exec::exec2(&context),
         "exec3" => exec::exec3(&context),

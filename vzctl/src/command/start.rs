@@ -1,14 +1,18 @@
 //! `vzctl start` and `vzctl restart`.
 
 use std::io::Write;
+use std::time::Duration;
 
 use vzrt::plan::Disk;
-use vzrt::{Condition, Plan, Step};
+use vzrt::{Condition, Interrupt, Plan, Step};
 
-use super::{Context, failed, stop};
+use super::{Context, failed, interrupted, stop, system};
 use crate::failure::Outcome;
 use crate::subject::Subject;
 use crate::{Exit, Failure, decide};
+
+/// How long `--wait` waits where nobody says otherwise: longer than any boot that is going to end.
+const DEFAULT_WAIT_S: u64 = 300;
 
 pub(super) fn run(context: &Context) -> Outcome {
     let container = context.container()?;
@@ -49,6 +53,13 @@ pub(super) fn restart_locked(context: &Context, container: Subject, host: &vzrt:
 }
 
 fn start(context: &Context, container: Subject, host: &vzrt::cgroup::Host) -> Outcome {
+    let quick_reboots = context.request.matches.try_get_one::<u32>("quick-reboots").ok().flatten().copied();
+    // Whoever starts it, the start that a reboot asked for is not wanted any more. Called off before this, it never was.
+    let wanted = vzrt::reboot::call_off(&context.run_dir()).map_err(|e| system(&e))?;
+    if quick_reboots.is_some() && !wanted {
+        tracing::info!("Container is not started again: it was stopped meanwhile");
+        return Ok(Exit::Success);
+    }
     if container.settings.disabled == Some(true) && !flag(context, "force") {
         return Err(Failure::new(Exit::Disabled, "Container start disabled").hint(format!(
             "`vzctl set {} --disabled no --save` enables it; `vzctl start --force` starts it once.",
@@ -62,6 +73,7 @@ fn start(context: &Context, container: Subject, host: &vzrt::cgroup::Host) -> Ou
     container.own.require_valid(&context.node).map_err(|e| Failure::from_error(e.exit(), &e))?;
     let container = decide::ensure_ids(&context.node, container)?;
     let mut plan = decide::plan(&context.node, &container)?;
+    plan.vz.quick_reboots = quick_reboots.unwrap_or(0);
     if let (true, Disk::Image { fsck, .. }) = (flag(context, "skip-fsck"), &mut plan.vz.root.disk) {
         *fsck = false;
     }
@@ -75,7 +87,7 @@ fn start(context: &Context, container: Subject, host: &vzrt::cgroup::Host) -> Ou
     .map_err(|e| failed(&e))?;
     if flag(context, "wait") {
         tracing::info!("Container start in progress, waiting ...");
-        wait_until_up(context)?;
+        wait_until_up(context, &interrupt)?;
         tracing::info!("Container started successfully");
     } else {
         tracing::info!("Container start in progress...");
@@ -102,8 +114,9 @@ fn tell_settings(plan: &Plan, container: &Subject) {
 
 /// Waits for the container's own word that it is up: systemd's, where that is its init; elsewhere init itself running is all there is to
 /// know.
-fn wait_until_up(context: &Context) -> Result<(), Failure> {
+fn wait_until_up(context: &Context, interrupt: &Interrupt) -> Result<(), Failure> {
     let failed = |why: String| Failure::new(Exit::StartWait, "Container wait failed").why(why);
+    let timeout_s = context.request.matches.get_one::<u64>("wait-timeout").copied().unwrap_or(DEFAULT_WAIT_S);
     let run = context.run_dir();
     let host = context.cgroups()?;
     let (Some(running), Some(plan)) =
@@ -116,9 +129,14 @@ fn wait_until_up(context: &Context) -> Result<(), Failure> {
         until case $(systemctl is-system-running 2>/dev/null) in running|degraded|maintenance|stopping) ;; *) false ;; esac; \
         do sleep 0.1; done";
     let inside = vzrt::Inside::new(&running, &plan, &host);
-    match inside.exec(&vzrt::Program::Line(line.into())) {
-        Ok(vzrt::End::Exited(0)) => Ok(()),
-        Ok(end) => Err(failed(format!("{end:?}"))),
+    match inside.ask(line, Duration::from_secs(timeout_s), interrupt) {
+        Ok(Some(vzrt::End::Exited(0))) => Ok(()),
+        Ok(Some(end)) => Err(failed(format!("{end:?}"))),
+        Ok(None) => {
+            interrupt.check().map_err(interrupted)?;
+            Err(Failure::new(Exit::StartWait, "Container wait failed - timeout expired")
+                .hint("It goes on starting; `vzctl console` shows what it prints."))
+        }
         Err(e) => Err(failed(crate::failure::chain(&e))),
     }
 }

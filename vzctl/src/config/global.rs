@@ -79,6 +79,8 @@ pub struct Global {
     pub stop_mode: StopMode,
     /// `VE_PARALLEL`: how many containers are started at once at boot; unset means four for each CPU.
     pub parallel: Option<u64>,
+    /// `VZREBOOTDIR`: which containers ran when the host went down.
+    pub reboot_dir: PathBuf,
     /// `LOGGING` and `LOGFILE`: where the log goes, if anywhere.
     pub log_file: Option<PathBuf>,
     /// `LOG_LEVEL`.
@@ -161,6 +163,7 @@ impl Global {
                 Some(other) => return Err(("VE_STOP_MODE", BadValue::new(other, "suspend or stop"))),
             },
             parallel: keys.number("VE_PARALLEL")?,
+            reboot_dir: keys.path("VZREBOOTDIR", "/var/lib/vzctl/vzreboot")?,
             log_file: if keys.yes("LOGGING", true)? { Some(keys.path("LOGFILE", "/var/log/vzctl.log")?) } else { None },
             log_level: keys.level("LOG_LEVEL")?,
             verbose: keys.level("VERBOSE")?,
@@ -186,7 +189,7 @@ impl Global {
     }
 }
 
-const KNOWN: &str = "LOCKDIR DUMPDIR TEMPLATE VE_ROOT VE_PRIVATE VE0CPUUNITS VE_STOP_MODE VE_PARALLEL STOP_TIMEOUT LOGGING LOGFILE \
+const KNOWN: &str = "LOCKDIR DUMPDIR TEMPLATE VE_ROOT VE_PRIVATE VE0CPUUNITS VE_STOP_MODE VE_PARALLEL VZREBOOTDIR STOP_TIMEOUT LOGGING LOGFILE \
     LOG_LEVEL VERBOSE DISK_QUOTA VE_ROUTE_SRC_DEV NEIGHBOUR_DEVS SKIP_ARPDETECT ERROR_ON_ARPFAIL CONFIGFILE \
     DEF_OSTEMPLATE NAMESERVER SEARCHDOMAIN VE_LAYOUT LOCAL_UID LOCAL_GID IPV6 MODULES_DISABLED VZ_RUNDIR VZ_CGROUP \
     VZ_IFPREFIX VZ_MASQUERADE";

@@ -12,7 +12,7 @@ use vzrt::net::{HostNet, NeighbourDevs, NetPlan};
 use vzrt::plan::{Extras, GuestPlan, Hooks, IdRange};
 use vzrt::{Ctid, Plan};
 
-pub use resources::resources;
+pub use resources::{only_rates, resources, without_rates};
 pub use root::{image_file, is_bounded_by_image, project_id, root, wants_quota};
 
 use crate::config::Node;
@@ -52,6 +52,7 @@ pub fn plan(node: &Node, container: &Subject) -> Result<Plan, Failure> {
         filter: None,
         log_file: node.global.log_file.clone(),
         restart_argv: restart_argv(node, ctid)?,
+        quick_reboots: 0,
     };
     Ok(Plan { ctid, spec, vz })
 }

@@ -75,6 +75,57 @@ fn cpu(settings: &Settings) -> Result<LinuxCpu, Failure> {
 /// The weight of a container that has none set: one standard share.
 const DEFAULT_CPUUNITS: u64 = 1000;
 
+/// The weight of every container that is being stopped with the host (vzctl 4's boot script).
+const SHUTDOWN_CPUUNITS: u64 = 2000;
+
+/// Of limits in force those of rates, of CPU and block I/O: what [`without_rates`] changes.
+///
+/// # Errors
+/// None that these could have.
+pub fn only_rates(resources: &LinuxResources) -> Result<LinuxResources, Failure> {
+    let mut builder = LinuxResourcesBuilder::default();
+    if let Some(cpu) = resources.cpu() {
+        builder = builder.cpu(cpu.clone());
+    }
+    if let Some(io) = resources.block_io() {
+        builder = builder.block_io(io.clone());
+    }
+    builder.build().map_err(|e| Failure::from_error(Exit::InvalidValue, &e))
+}
+
+/// The same for a container that is being stopped with the host: no limit of CPU time and block I/O, and the weight that all get.
+///
+/// # Errors
+/// None that these could have.
+pub fn without_rates(resources: &LinuxResources) -> Result<LinuxResources, Failure> {
+    let mut lifted = only_rates(resources)?;
+    let cpu = LinuxCpuBuilder::default()
+        .shares(weights::cpuunits_to_shares(SHUTDOWN_CPUUNITS))
+        .quota(-1)
+        .period(weights::CPU_PERIOD_USEC)
+        .build()
+        .map_err(|e| Failure::from_error(Exit::SetCpu, &e))?;
+    lifted.set_cpu(Some(cpu));
+    if let Some(io) = lifted.block_io_mut() {
+        let (read_bps, write_bps) =
+            (unbounded(io.throttle_read_bps_device())?, unbounded(io.throttle_write_bps_device())?);
+        let (read_iops, write_iops) =
+            (unbounded(io.throttle_read_iops_device())?, unbounded(io.throttle_write_iops_device())?);
+        io.set_throttle_read_bps_device(read_bps).set_throttle_write_bps_device(write_bps);
+        io.set_throttle_read_iops_device(read_iops).set_throttle_write_iops_device(write_iops);
+    }
+    Ok(lifted)
+}
+
+/// The same disks with a rate of 0, which is none.
+fn unbounded(devices: &Option<Vec<LinuxThrottleDevice>>) -> Result<Option<Vec<LinuxThrottleDevice>>, Failure> {
+    let unbounded = |device: &LinuxThrottleDevice| {
+        LinuxThrottleDeviceBuilder::default().major(device.major()).minor(device.minor()).rate(0u64).build()
+    };
+    let devices = devices.as_ref().map(|devices| devices.iter().map(unbounded).collect()).transpose();
+    devices.map_err(|e| Failure::from_error(Exit::SetIo, &e))
+}
+
 /// Weight by priority, and throttling on the disk that holds the private area. 0 takes a limit away, so it is written too.
 fn block_io(settings: &Settings, private: &Path) -> Result<Option<LinuxBlockIo>, Failure> {
     if settings.ioprio.is_none() && settings.iolimit_bytes_s.is_none() && settings.iopslimit.is_none() {

@@ -17,15 +17,17 @@ use rustix::process::{Signal, pidfd_send_signal};
 use crate::cgroup::{self, Entry};
 use crate::channel::{Channel, Message, Trouble};
 use crate::error::{Call, Failed};
-use crate::hooks::{self, Script, wait_for};
+use crate::hooks::{self, Script, wait_for, wait_for_either};
+use crate::interrupt::Interrupt;
 use crate::launch::chain;
 use crate::monitor::{self, Ask, Visit};
 use crate::plan::Plan;
 use crate::state::{RunDir, Running};
 use crate::{container, sys, view};
 
-pub(crate) use proxy::as_stdio;
+pub(crate) use proxy::{as_stdio, write_all};
 pub use terminal::TerminalEnd;
+pub(crate) use terminal::{Raw, TerminalSignals};
 
 /// How long an edit of the container's files may take.
 const EDIT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -155,6 +157,25 @@ impl<'a> Inside<'a> {
         end_of(&child)
     }
 
+    /// Asks the container something: runs a line by its shell, with nothing to read and nobody to read what it says, and waits so long for its
+    /// end. `None` when it has not ended by then, or a signal of `interrupt` came before; it is killed then.
+    ///
+    /// # Errors
+    /// As [`Inside::exec`].
+    pub fn ask(&self, line: &str, timeout: Duration, interrupt: &Interrupt) -> Result<Option<End>, InsideError> {
+        let child = self.spawn(None, |_| {
+            null_stdio()?;
+            drop_session()?;
+            self.become_program(&Program::Line(line.to_owned()), "TERM=linux", None)
+        })?;
+        if !wait_for_either(&child.pidfd, Some(interrupt), timeout)? {
+            pidfd_send_signal(&child.pidfd, Signal::KILL).call(|| "pidfd_send_signal(KILL)")?;
+            waitpid(child.pid, None).call(|| "waitpid()")?;
+            return Ok(None);
+        }
+        end_of(&child).map(Some)
+    }
+
     /// Does something to the container's files, as its root, within [`EDIT_TIMEOUT`].
     ///
     /// # Errors
@@ -193,13 +214,7 @@ impl<'a> Inside<'a> {
     /// Comes back at once or within seconds; whether the container then halts is for the caller to see.
     pub(crate) fn halt(&self) {
         let asked = self.edit(Duration::from_secs(5), || {
-            let null = rustix::fs::open(
-                "/dev/null",
-                rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
-                rustix::fs::Mode::empty(),
-            )
-            .call(|| "open(/dev/null)")?;
-            proxy::as_stdio(&null, &null, &null)?;
+            null_stdio()?;
             self.become_program(&Program::Argv(vec!["halt".into()]), "TERM=linux", None).map(|never| match never {})
         });
         if let Err(e) = asked {
@@ -356,6 +371,13 @@ fn confine(plan: &Plan, attendant: Option<&Visit>) -> Result<(), Failed> {
 
 /// The status of a process that could not become its program.
 const NOT_RUN: i32 = 127;
+
+/// Nothing to read, and nobody who reads.
+fn null_stdio() -> Result<(), Failed> {
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
+    let null = rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty()).call(|| "open(/dev/null)")?;
+    proxy::as_stdio(&null, &null, &null)
+}
 
 fn hooks_timeout() -> Duration {
     Duration::from_secs(310)

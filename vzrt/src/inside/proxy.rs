@@ -167,11 +167,13 @@ fn drain(from: Option<&OwnedFd>, to: &mut impl Write) -> bool {
     n > 0 && to.write_all(&buffer[..n]).and_then(|()| to.flush()).is_ok()
 }
 
-pub(super) fn write_all(to: BorrowedFd, mut bytes: &[u8]) -> bool {
+pub(crate) fn write_all(to: BorrowedFd, mut bytes: &[u8]) -> bool {
     while !bytes.is_empty() {
         match rustix::io::write(to, bytes) {
             Ok(n) => bytes = &bytes[n..],
             Err(rustix::io::Errno::INTR) => {}
+            // Whoever else has this terminal open has made it so.
+            Err(rustix::io::Errno::AGAIN) => drop(poll(&mut [PollFd::from_borrowed_fd(to, PollFlags::OUT)], None)),
             Err(_) => return false,
         }
     }

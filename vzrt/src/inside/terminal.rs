@@ -1,7 +1,7 @@
 //! The administrator's terminal in front of a terminal inside.
 
 use std::io::IsTerminal;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -21,10 +21,10 @@ pub enum TerminalEnd {
 }
 
 /// Raw mode of the caller's terminal, put back when dropped.
-struct Raw(Option<Termios>);
+pub(crate) struct Raw(Option<Termios>);
 
 impl Raw {
-    fn enter() -> Self {
+    pub(crate) fn enter() -> Self {
         let stdin = std::io::stdin();
         let Ok(before) = tcgetattr(&stdin) else { return Self(None) };
         let mut raw = before.clone();
@@ -39,19 +39,48 @@ impl Raw {
 impl Drop for Raw {
     fn drop(&mut self) {
         if let Some(before) = &self.0 {
-            let _ = tcsetattr(std::io::stdin(), OptionalActions::Drain, before);
+            // What was typed and not read is thrown away: it may be the terminal's answer to something the container printed last, and must
+            // not be a command line of the administrator's shell.
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, before);
         }
+    }
+}
+
+/// The signals of who sits at a terminal, taken as data: those that end a command, so that the terminal is put back before, and the one that
+/// says that its window has another size.
+pub(crate) struct TerminalSignals(SignalFd);
+
+impl TerminalSignals {
+    pub(crate) fn watch() -> Result<Self, Failed> {
+        let mut set = SigSet::empty();
+        for signal in [Signal::SIGWINCH, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP] {
+            set.add(signal);
+        }
+        set.thread_block().call(|| "sigprocmask()")?;
+        SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map(Self).call(|| "signalfd()")
+    }
+
+    /// Takes those that have come: the one that ends the command, if it is among them.
+    pub(crate) fn take(&self, mut resized: impl FnMut()) -> Option<Signal> {
+        while let Ok(Some(info)) = self.0.read_signal() {
+            match i32::try_from(info.ssi_signo).ok().and_then(|n| Signal::try_from(n).ok()) {
+                Some(Signal::SIGWINCH) | None => resized(),
+                ends => return ends,
+            }
+        }
+        None
+    }
+}
+
+impl AsFd for TerminalSignals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
 /// Copies between the caller's standard input and output and the master of a terminal inside, until the program there ends.
 pub(super) fn attend(master: &OwnedFd, program: &OwnedFd) -> Result<TerminalEnd, Failed> {
-    let mut set = SigSet::empty();
-    set.add(Signal::SIGWINCH);
-    set.add(Signal::SIGTERM);
-    set.add(Signal::SIGHUP);
-    set.thread_block().call(|| "sigprocmask()")?;
-    let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).call(|| "signalfd()")?;
+    let signals = TerminalSignals::watch()?;
     copy_window_size(master);
     let _raw = Raw::enter();
     let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
@@ -72,15 +101,9 @@ pub(super) fn attend(master: &OwnedFd, program: &OwnedFd) -> Result<TerminalEnd,
         }
         let ready: Vec<bool> = fds.iter().map(|f| !f.revents().is_empty()).collect();
         drop(fds);
-        if ready[0] {
-            while let Ok(Some(info)) = signals.read_signal() {
-                if info.ssi_signo == Signal::SIGWINCH as u32 {
-                    copy_window_size(master);
-                } else {
-                    // Hanging up our side hangs up the terminal inside.
-                    return Ok(TerminalEnd::Left);
-                }
-            }
+        // Hanging up our side hangs up the terminal inside.
+        if ready[0] && signals.take(|| copy_window_size(master)).is_some() {
+            return Ok(TerminalEnd::Left);
         }
         if ready[1] {
             // EIO: nobody has the other side open any more; the program's end follows, if it has not come.
@@ -101,7 +124,7 @@ pub(super) fn attend(master: &OwnedFd, program: &OwnedFd) -> Result<TerminalEnd,
     }
 }
 
-fn copy(from: std::os::fd::BorrowedFd, to: std::os::fd::BorrowedFd) -> bool {
+fn copy(from: BorrowedFd, to: BorrowedFd) -> bool {
     let mut buffer = [0u8; 8192];
     match rustix::io::read(from, &mut buffer) {
         Ok(n) if n > 0 => write_all(to, &buffer[..n]),

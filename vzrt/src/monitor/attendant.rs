@@ -12,8 +12,11 @@ use rustix::io::Errno;
 use super::console::Console;
 use super::door::{self, Ask, Door, Visit};
 use super::life::Kit;
+use super::life::LAST_WORDS;
 use crate::cgroup::CtCgroup;
+use crate::channel::Channel;
 use crate::error::{Call, Failed};
+use crate::hooks::wait_for;
 use crate::view::View;
 use crate::view::answers::Listener;
 use crate::view::fuse::Server;
@@ -49,12 +52,18 @@ enum Source {
     Visit(usize),
 }
 
-/// Serves until init or the monitor is gone.
+/// Serves until init or the monitor is gone. The monitor says over `word` what became of init, for those at the console.
 ///
 /// # Errors
 /// Nothing can be waited for any more, or the console's log not be written.
-pub(super) fn attend(kit: &Kit, door: &Door, cgroup: &CtCgroup, monitor: &OwnedFd) -> Result<Over, Failed> {
-    let console = kit.console.as_ref().map(|master| Console::take(master, &kit.run())).transpose()?;
+pub(super) fn attend(
+    kit: &Kit,
+    door: &Door,
+    cgroup: &CtCgroup,
+    monitor: &OwnedFd,
+    word: &Channel<String>,
+) -> Result<Over, Failed> {
+    let console = Console::take(kit.console.as_ref(), kit.run())?;
     let files = kit.connection.as_ref().map(|connection| connection.serve(kit.charge.ids)).transpose()?;
     let left = sys::take_what_is_left(door::NAME).call(|| "readdir(/proc/self/fd)")?;
     let mut attendant = Attendant {
@@ -71,6 +80,9 @@ pub(super) fn attend(kit: &Kit, door: &Door, cgroup: &CtCgroup, monitor: &OwnedF
     loop {
         for source in attendant.wait()? {
             if let Some(over) = attendant.hear(source) {
+                if over == Over::Init {
+                    attendant.last_words(word)?;
+                }
                 attendant.leave();
                 return Ok(over);
             }
@@ -84,7 +96,7 @@ struct Attendant<'a> {
     kit: &'a Kit,
     door: &'a Door,
     monitor: &'a OwnedFd,
-    console: Option<Console<'a>>,
+    console: Console<'a>,
     /// `None`: nobody has a file of it mounted any more, or this host has no FUSE.
     files: Option<Server>,
     view: View,
@@ -100,16 +112,16 @@ impl Attendant<'_> {
     fn wait(&self) -> Result<Vec<Source>, Failed> {
         let mut sources = Vec::new();
         let mut fds = Vec::new();
-        let mut watch = |source, fd| {
+        let mut watch_for = |source, fd, flags| {
             sources.push(source);
-            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
         };
-        if let Some(console) = &self.console {
-            if let Some(master) = console.descriptor() {
-                watch(Source::Console, master);
-            }
-            console.attached().enumerate().for_each(|(i, fd)| watch(Source::Attached(i), fd));
+        if let Some(master) = self.console.descriptor() {
+            let room = if self.console.wants_room() { PollFlags::OUT } else { PollFlags::empty() };
+            watch_for(Source::Console, master, PollFlags::IN | room);
         }
+        let mut watch = |source, fd| watch_for(source, fd, PollFlags::IN);
+        self.console.attached().for_each(|(i, fd)| watch(Source::Attached(i), fd));
         if let Some(files) = &self.files {
             watch(Source::Files, files.as_fd());
         }
@@ -141,9 +153,9 @@ impl Attendant<'_> {
 
     /// At the latest the load is to be counted.
     fn patience(&self) -> Timespec {
-        let quiet = self.console.as_ref().and_then(Console::patience);
         let load = self.view.load_due();
-        let patience = quiet.into_iter().chain(self.no_room.then_some(NO_ROOM)).fold(load, Duration::min);
+        let patience =
+            self.console.patience().into_iter().chain(self.no_room.then_some(NO_ROOM)).fold(load, Duration::min);
         Timespec::try_from(patience).unwrap_or_default()
     }
 
@@ -166,24 +178,29 @@ impl Attendant<'_> {
     }
 
     fn hear(&mut self, source: Source) -> Option<Over> {
-        match (source, &mut self.console) {
-            (Source::Init, console) => {
-                if let Some(console) = console {
-                    console.printed();
-                }
-                return Some(Over::Init);
-            }
-            (Source::Monitor, _) => return Some(Over::Monitor),
-            (Source::Door, _) => self.open_door(),
-            (Source::Visit(i), _) => self.listen(i),
-            (Source::Files, _) => self.serve_files(),
-            (Source::Call(i), _) => self.answer(i),
-            (Source::CallsEnd(i), _) => self.listeners[i] = None,
-            (Source::Console, Some(console)) => console.printed(),
-            (Source::Attached(i), Some(console)) => console.typed(i),
-            (Source::Console | Source::Attached(_), None) => {}
+        match source {
+            Source::Init => return Some(Over::Init),
+            Source::Monitor => return Some(Over::Monitor),
+            Source::Door => self.open_door(),
+            Source::Visit(i) => self.listen(i),
+            Source::Files => self.serve_files(),
+            Source::Call(i) => self.answer(i),
+            Source::CallsEnd(i) => self.listeners[i] = None,
+            Source::Console => self.console.printed(),
+            Source::Attached(i) => self.console.typed(i),
         }
         None
+    }
+
+    /// What the container printed before its end, and what the monitor has to say of it.
+    fn last_words(&mut self, word: &Channel<String>) -> Result<(), Failed> {
+        self.console.printed();
+        if wait_for(word, LAST_WORDS / 2)?
+            && let Some((word, _)) = word.receive()?
+        {
+            self.console.say(&word);
+        }
+        Ok(())
     }
 
     /// What the kernel gives no second time, and who has come in, stays in the table for the next.
@@ -226,19 +243,22 @@ impl Attendant<'_> {
     /// Does what a visitor asks for. One who makes no sense is shown out.
     fn listen(&mut self, i: usize) {
         let Some(visit) = &self.visits[i] else { return };
-        let done = match (visit.receive(), &mut self.console) {
-            (Ok(Some((Ask::Console, Some(stream)))), Some(console)) => console.attach(stream),
-            (Ok(Some((Ask::Answer, Some(listener)))), _) => {
+        let done = match visit.receive() {
+            Ok(Some((Ask::Console, Some(stream)))) => self.console.attach(stream),
+            Ok(Some((Ask::Answer, Some(listener)))) => {
                 self.listeners.push(Some(listener.into()));
                 Ok(())
             }
-            (Ok(Some((Ask::WindowSize { rows, columns }, _))), Some(console)) => console.resize(rows, columns),
-            (Ok(Some((ask, _))), _) => Err(Failed::new(format!("{ask:?}"), "not to be had")),
-            (Ok(None), _) => {
+            Ok(Some((Ask::WindowSize { rows, columns }, _))) => self.console.resize(rows, columns),
+            Ok(Some((Ask::Attention, _))) => self.console.attention(),
+            Ok(Some((ask @ (Ask::Console | Ask::Answer), None))) => {
+                Err(Failed::new(format!("{ask:?}"), "without a descriptor"))
+            }
+            Ok(None) => {
                 self.visits[i] = None;
                 return;
             }
-            (Err(e), _) => Err(e),
+            Err(e) => Err(e),
         };
         if let Err(e) = done {
             tracing::debug!("a visitor: {}", e.one_line());
@@ -249,8 +269,6 @@ impl Attendant<'_> {
     fn forget_the_gone(&mut self) {
         self.visits.retain(Option::is_some);
         self.listeners.retain(Option::is_some);
-        if let Some(console) = &mut self.console {
-            console.forget_the_gone();
-        }
+        self.console.forget_the_gone();
     }
 }

@@ -1,18 +1,16 @@
 //! The console of a container: the other end of its `/dev/console`, a log of what it printed last, and who is attached.
 
-use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
+use rustix::termios::{QueueSelector, Winsize, tcflush, tcsetwinsize};
 
+use super::printed::{self, Log};
 use crate::error::{Call, Failed};
 use crate::state::RunDir;
-
-/// Size at which the console log is put aside and a new one begun; two are kept, so a container can fill no more than twice this, in bytes.
-const LOG_BYTES: u64 = 64 * 1024;
+use crate::sys;
 
 /// A console with no one at its other end says HUP for ever: init has closed it and may open it again. It is looked at no sooner than this.
 const QUIET: Duration = Duration::from_secs(1);
@@ -20,11 +18,24 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Most that is taken from the console before anything else gets its turn, in reads of 4 KiB.
 const READS_AT_ONCE: usize = 16;
 
+/// How long a console is left alone after something was taken from it: a container that prints byte by byte wakes us so often and no oftener.
+const BREATH: Duration = Duration::from_millis(5);
+
+/// The same where more is waiting. A container that never stops printing waits for us then, not the host's CPUs.
+const LONG_BREATH: Duration = Duration::from_millis(50);
+
+/// Most of what was printed while nobody was attached that the next one is shown, in bytes.
+const UNSEEN_BYTES: u64 = 16 * 1024;
+
 /// The console, as its attendant has it.
 #[derive(Debug)]
 pub(super) struct Console<'a> {
-    master: &'a OwnedFd,
+    /// `None`: a container that was without any monitor for a while has lost it.
+    master: Option<&'a OwnedFd>,
+    run: RunDir,
     log: Log,
+    /// How much was printed with nobody attached.
+    unseen_bytes: u64,
     quiet_until: Option<Instant>,
     attached: Vec<Attached>,
 }
@@ -33,6 +44,8 @@ pub(super) struct Console<'a> {
 #[derive(Debug)]
 struct Attached {
     stream: OwnedFd,
+    /// Typed, and not yet taken by the terminal: no more is read from who types before this is through.
+    typed: Vec<u8>,
     gone: bool,
 }
 
@@ -41,33 +54,50 @@ impl<'a> Console<'a> {
     ///
     /// # Errors
     /// The log can't be opened.
-    pub(super) fn take(master: &'a OwnedFd, run: &RunDir) -> Result<Self, Failed> {
-        rustix::io::ioctl_fionbio(master, true).call(|| "ioctl(console, FIONBIO)")?;
-        Ok(Self { master, log: Log::open(run)?, quiet_until: None, attached: Vec::new() })
+    pub(super) fn take(master: Option<&'a OwnedFd>, run: RunDir) -> Result<Self, Failed> {
+        if let Some(master) = master {
+            rustix::io::ioctl_fionbio(master, true).call(|| "ioctl(console, FIONBIO)")?;
+        }
+        let log = Log::open(&run)?;
+        Ok(Self { master, run, log, unseen_bytes: 0, quiet_until: None, attached: Vec::new() })
     }
 
     /// What to watch for what is printed, if it is time.
     pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.quiet_until.is_none_or(|until| until <= Instant::now()).then(|| self.master.as_fd())
+        let master = self.master?;
+        self.quiet_until.is_none_or(|until| until <= Instant::now()).then(|| master.as_fd())
     }
 
-    /// What to watch for what is typed.
-    pub(super) fn attached(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.attached.iter().map(|who| who.stream.as_fd())
+    /// Whether something typed waits for room in the terminal.
+    pub(super) fn wants_room(&self) -> bool {
+        self.attached.iter().any(|who| !who.typed.is_empty())
+    }
+
+    /// What to watch for what is typed, each by its place in the list.
+    pub(super) fn attached(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
+        let listening = self.attached.iter().enumerate().filter(|(_, who)| who.typed.is_empty());
+        listening.map(|(i, who)| (i, who.stream.as_fd()))
     }
 
     /// How long the console is left alone from now on.
     pub(super) fn patience(&self) -> Option<Duration> {
-        self.quiet_until.map(|until| until.saturating_duration_since(Instant::now()))
+        let left = self.quiet_until?.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
     }
 
-    /// Attaches somebody.
+    /// Attaches somebody, who is shown first what nobody has seen.
     ///
     /// # Errors
-    /// What came is no stream.
+    /// What came is no stream, or the log can't be read.
     pub(super) fn attach(&mut self, stream: OwnedFd) -> Result<(), Failed> {
         rustix::io::ioctl_fionbio(&stream, true).call(|| "ioctl(stream, FIONBIO)")?;
-        self.attached.push(Attached { stream, gone: false });
+        let mut who = Attached { stream, typed: Vec::new(), gone: false };
+        who.show(&printed::last(&self.run, self.unseen_bytes.min(UNSEEN_BYTES))?);
+        if self.master.is_none() {
+            who.show(b"vz: this container has lost its console; it gets another when it is restarted\r\n");
+        }
+        self.unseen_bytes = 0;
+        self.attached.push(who);
         Ok(())
     }
 
@@ -76,23 +106,40 @@ impl<'a> Console<'a> {
     /// # Errors
     /// The kernel's.
     pub(super) fn resize(&self, rows: u16, columns: u16) -> Result<(), Failed> {
+        let Some(master) = self.master else { return Ok(()) };
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(self.master, size).call(|| "ioctl(TIOCSWINSZ)")
+        tcsetwinsize(master, size).call(|| "ioctl(TIOCSWINSZ)")
     }
 
-    /// Takes what was printed, up to a bound: a container that never stops printing must not keep its attendant from anything else.
+    /// The secure attention key: whatever has the container's console open has it no more, and what is in control of it gets SIGHUP. Who
+    /// opens it next (a getty) is alone with who types, and gets nothing of what was typed before.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn attention(&mut self) -> Result<(), Failed> {
+        self.attached.iter_mut().for_each(Attached::forget_typed);
+        let Some(master) = self.master else { return Ok(()) };
+        tcflush(master, QueueSelector::OFlush).call(|| "ioctl(console, TCFLSH)")?;
+        // By the other side: hung up itself, the master would take the terminal along.
+        let slave = ioctl_tiocgptpeer(master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+            .call(|| "ioctl(console, TIOCGPTPEER)")?;
+        sys::hang_up(slave.as_fd()).call(|| "ioctl(console, TIOCVHANGUP)")
+    }
+
+    /// Takes what was printed, up to a bound: a container that never stops printing must not keep its attendant from anything else. And gives
+    /// the terminal what it has room for of what was typed.
     pub(super) fn printed(&mut self) {
+        let Some(master) = self.master else { return };
+        self.pass_on(master);
         let mut buffer = [0u8; 4096];
-        self.quiet_until = None;
+        self.quiet_until = Some(Instant::now() + LONG_BREATH);
         for _ in 0..READS_AT_ONCE {
-            match rustix::io::read(self.master, &mut buffer) {
-                Ok(n) if n > 0 => {
-                    self.log.append(&buffer[..n]);
-                    for who in &mut self.attached {
-                        who.show(&buffer[..n]);
-                    }
+            match rustix::io::read(master, &mut buffer) {
+                Ok(n) if n > 0 => self.show(&buffer[..n]),
+                Err(Errno::AGAIN | Errno::INTR) => {
+                    self.quiet_until = Some(Instant::now() + BREATH);
+                    return;
                 }
-                Err(Errno::AGAIN | Errno::INTR) => return,
                 // EIO: nobody has the other end open.
                 _ => {
                     self.quiet_until = Some(Instant::now() + QUIET);
@@ -102,15 +149,41 @@ impl<'a> Console<'a> {
         }
     }
 
+    /// A word of ours to who is attached, and for the log.
+    pub(super) fn say(&mut self, text: &str) {
+        self.show(format!("\r\nvz: {text}\r\n").as_bytes());
+    }
+
+    fn show(&mut self, text: &[u8]) {
+        self.log.append(text);
+        if self.attached.is_empty() {
+            self.unseen_bytes += text.len() as u64;
+        }
+        self.attached.iter_mut().for_each(|who| who.show(text));
+    }
+
     /// Takes what was typed by one of [`Console::attached`].
     pub(super) fn typed(&mut self, i: usize) {
         let mut buffer = [0u8; 1024];
         let who = &mut self.attached[i];
         match rustix::io::read(&who.stream, &mut buffer) {
-            // A terminal whose input nobody takes is full after 4 KiB: what is typed then is lost, as on a serial line.
-            Ok(n) if n > 0 => drop(rustix::io::write(self.master, &buffer[..n])),
+            Ok(n) if n > 0 => who.typed.extend_from_slice(&buffer[..n]),
             Err(Errno::AGAIN | Errno::INTR) => {}
             _ => who.gone = true,
+        }
+        match self.master {
+            Some(master) => self.pass_on(master),
+            None => who.typed.clear(),
+        }
+    }
+
+    fn pass_on(&mut self, master: &OwnedFd) {
+        for who in self.attached.iter_mut().filter(|who| !who.typed.is_empty()) {
+            match rustix::io::write(master, &who.typed) {
+                Ok(n) => drop(who.typed.drain(..n)),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => who.typed.clear(),
+            }
         }
     }
 
@@ -121,46 +194,27 @@ impl<'a> Console<'a> {
 }
 
 impl Attached {
+    /// Throws away what was typed and is on its way, as far as a stream holds.
+    fn forget_typed(&mut self) {
+        self.typed.clear();
+        let mut buffer = [0u8; 16 * 1024];
+        for _ in 0..READS_AT_ONCE {
+            match rustix::io::read(&self.stream, &mut buffer) {
+                Ok(n) if n > 0 => {}
+                Err(Errno::AGAIN | Errno::INTR) => return,
+                _ => {
+                    self.gone = true;
+                    return;
+                }
+            }
+        }
+    }
+
     /// Who does not keep up misses what does not fit: nobody's terminal may hold up a container.
     fn show(&mut self, text: &[u8]) {
         match rustix::io::write(&self.stream, text) {
             Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
             Err(_) => self.gone = true,
-        }
-    }
-}
-
-/// What the container printed on its console, the last of it.
-#[derive(Debug)]
-struct Log {
-    path: PathBuf,
-    file: std::fs::File,
-    bytes: u64,
-}
-
-impl Log {
-    fn open(run: &RunDir) -> Result<Self, Failed> {
-        let path = run.path().join("console.log");
-        let open = || {
-            let file = std::fs::OpenOptions::new().append(true).create(true).open(&path)?;
-            let bytes = file.metadata()?.len();
-            Ok::<_, std::io::Error>((file, bytes))
-        };
-        let (file, bytes) = open().call(|| format!("open({})", path.display()))?;
-        Ok(Self { path, file, bytes })
-    }
-
-    /// A full disk loses console output; it must not lose the container.
-    fn append(&mut self, text: &[u8]) {
-        if self.bytes + text.len() as u64 > LOG_BYTES {
-            let _ = std::fs::rename(&self.path, self.path.with_extension("log.1"));
-            if let Ok(file) = std::fs::File::create(&self.path) {
-                self.file = file;
-            }
-            self.bytes = 0;
-        }
-        if self.file.write_all(text).is_ok() {
-            self.bytes += text.len() as u64;
         }
     }
 }

@@ -17,8 +17,7 @@ use crate::state::RunDir;
 /// What can be asked for. The first of a connection decides what it is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Ask {
-    /// Attach me to the console: the descriptor that comes along is my end of a stream of what is printed and typed. The connection stays, and
-    /// its end ends the attachment.
+    /// Attach me to the console: the descriptor that comes along is the other end of my stream of what is printed and typed.
     Console,
     /// Answer the system calls that ask at the descriptor which comes along.
     Answer,
@@ -29,6 +28,8 @@ pub(crate) enum Ask {
         /// Characters in one.
         columns: u16,
     },
+    /// Take the console away from all that have it open inside.
+    Attention,
 }
 
 /// A connection of the attendant with a command.
@@ -85,7 +86,7 @@ impl AsFd for Door {
     }
 }
 
-/// A command's way in. `None` when nobody listens there.
+/// A command's way in. `None` when nobody listens there, or when so many wait before it that it would have to.
 ///
 /// # Errors
 /// The failed call.
@@ -95,10 +96,13 @@ pub(crate) fn visit(run: &RunDir) -> Result<Option<Visit>, Failed> {
         Err(e) if e.source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other?,
     };
-    let socket = seqpacket(SocketFlags::CLOEXEC)?;
+    let socket = seqpacket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
     match connect(&socket, &address) {
-        Ok(()) => Ok(Some(Visit::over(socket))),
-        Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
+        Ok(()) => {
+            rustix::io::ioctl_fionbio(&socket, false).call(|| "ioctl(visit, FIONBIO)")?;
+            Ok(Some(Visit::over(socket)))
+        }
+        Err(Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN) => Ok(None),
         Err(e) => Err(e).call(|| format!("connect({})", path(run).display())),
     }
 }

@@ -16,23 +16,22 @@ use super::door::{self, Door};
 use super::ended;
 use super::title::title;
 use crate::cgroup::{self, CtCgroup};
+use crate::channel::Channel;
 use crate::error::{Call, Failed};
 use crate::hooks::wait_for;
 use crate::launch::chain;
 use crate::lock::{CLEARING, Lock, LockError};
 use crate::plan::{IdRange, Plan};
+use crate::reboot::{self, Mark};
 use crate::state::{RunDir, Running, State};
 use crate::view::fuse::Connection;
 use crate::{Ctid, sys, teardown};
-
-/// A container that reboots sooner than this after its start is made to wait as long: a reboot loop costs the host nothing.
-const QUICK_REBOOT: Duration = Duration::from_secs(2);
 
 /// How long the monitor waits for a command that holds the container's lock before it clears up without it.
 const LOCK_PATIENCE: Duration = Duration::from_secs(600);
 
 /// How long the attendant may take to hear what a container printed last.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// An attendant that dies sooner than this is not made anew at once.
 const QUICK_DEATH: Duration = Duration::from_secs(1);
@@ -52,6 +51,8 @@ pub(super) struct Charge {
     pub(super) ids: IdRange,
     /// What starts it again.
     pub(super) restart_argv: Vec<String>,
+    /// How often in a row it has rebooted soon after its start, before this one.
+    pub(super) quick_reboots: u32,
     /// Where messages go.
     pub(super) log_file: Option<PathBuf>,
     /// Its init, as the host numbers processes.
@@ -71,6 +72,7 @@ impl Charge {
             cgroup: vz.cgroup.clone(),
             ids: vz.ids,
             restart_argv: vz.restart_argv.clone(),
+            quick_reboots: vz.quick_reboots,
             log_file: vz.log_file.clone(),
             init_pid,
             init_is_child: false,
@@ -114,21 +116,91 @@ pub(super) fn watch(kit: &Kit) -> Result<(), Failed> {
     if !kit.charge.init_is_child {
         tracing::warn!("Warning: the monitor of the container was dead; it has another");
     }
-    let child = attend_until_the_end(kit, &cgroup)?;
-    let end = child.map(|pid| waitpid(pid, None).call(|| "waitpid(init)")).transpose()?;
-    // reboot(2) in a pid namespace ends its init: by SIGHUP for a restart, by SIGINT for a halt (pid_namespaces(7)).
-    let reboot = matches!(end, Some(WaitStatus::Signaled(_, Signal::SIGHUP, _)));
-    tracing::info!("Container has stopped ({end:?}){}", if reboot { ", restarting it" } else { "" });
-    let cleared = clear(kit, &host);
-    if reboot && cleared {
-        std::thread::sleep(QUICK_REBOOT.saturating_sub(started.elapsed()));
-        return restart(&kit.charge);
+    let end = attend_until_the_end(kit, &cgroup, started)?;
+    tracing::info!("{end}");
+    match clear(kit, &host, &end)? {
+        Some(again) => again.restart(&kit.charge),
+        None => Ok(()),
     }
-    Ok(())
 }
 
-/// Sees to it that there is an attendant, until init is gone. Gives init as a child to bury, if it is this process's.
-fn attend_until_the_end(kit: &Kit, cgroup: &CtCgroup) -> Result<Option<Pid>, Failed> {
+/// What became of a container's init.
+#[derive(Debug)]
+enum End {
+    /// It halted, or was killed; `None` if that was not ours to learn.
+    Down(Option<WaitStatus>),
+    /// It wants to be started again.
+    Reboot {
+        /// Not before this.
+        pause: Duration,
+        /// How often it has been so now.
+        quick_reboots: u32,
+    },
+}
+
+impl End {
+    fn of(child: Option<Pid>, quick_reboots: u32, ran: Duration) -> Result<Self, Failed> {
+        let status = child.map(|pid| waitpid(pid, None).call(|| "waitpid(init)")).transpose()?;
+        // reboot(2) in a pid namespace ends its init: by SIGHUP for a restart, by SIGINT for a halt (pid_namespaces(7)).
+        if !matches!(status, Some(WaitStatus::Signaled(_, Signal::SIGHUP, _))) {
+            return Ok(Self::Down(status));
+        }
+        let (pause, quick_reboots) = reboot::pause(quick_reboots, ran);
+        Ok(Self::Reboot { pause, quick_reboots })
+    }
+}
+
+/// For those at its console, and for the log.
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Down(Some(WaitStatus::Signaled(_, Signal::SIGINT, _)) | None) => f.write_str("Container has stopped"),
+            Self::Down(Some(WaitStatus::Exited(_, status))) => {
+                write!(f, "Container has stopped: its init ended with status {status}")
+            }
+            Self::Down(Some(WaitStatus::Signaled(_, signal, _))) => {
+                write!(f, "Container has stopped: its init was ended by {signal}")
+            }
+            Self::Down(Some(other)) => write!(f, "Container has stopped: {other:?}"),
+            Self::Reboot { pause, .. } if pause.is_zero() => f.write_str("Container reboots"),
+            Self::Reboot { pause, .. } => write!(
+                f,
+                "Container reboots so soon after its start that it is made to wait: it starts again in {:.0} s",
+                pause.as_secs_f64().ceil()
+            ),
+        }
+    }
+}
+
+/// A container that is to be started again.
+#[derive(Debug)]
+struct Again {
+    mark: Mark,
+    pause: Duration,
+    quick_reboots: u32,
+}
+
+impl Again {
+    /// Starts it, as the command line would, with the configuration as it is then; or not, if a command calls it off before.
+    fn restart(self, charge: &Charge) -> Result<(), Failed> {
+        let argv = &charge.restart_argv;
+        let Some(program) = argv.first() else { return Ok(()) };
+        if !self.mark.wait(self.pause)? {
+            return Ok(());
+        }
+        let error = std::os::unix::process::CommandExt::exec(
+            std::process::Command::new(program)
+                .args(&argv[1..])
+                .args(["--quick-reboots", &self.quick_reboots.to_string()])
+                .env_clear()
+                .env("PATH", crate::hooks::PATH),
+        );
+        Err(error).call(|| format!("execve({program})"))
+    }
+}
+
+/// Sees to it that there is an attendant, until init is gone.
+fn attend_until_the_end(kit: &Kit, cgroup: &CtCgroup, started: Instant) -> Result<End, Failed> {
     let mut child = kit.charge.init_is_child.then(|| Pid::from_raw(kit.charge.init_pid));
     let door = Door::open(&kit.run())?;
     let changes = changes_of_children()?;
@@ -137,10 +209,11 @@ fn attend_until_the_end(kit: &Kit, cgroup: &CtCgroup) -> Result<Option<Pid>, Fai
         let before = sys::descriptors().call(|| "readdir(/proc/self/fd)")?;
         let me = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())
             .call(|| "pidfd_open(self)")?;
+        let (ours, theirs) = Channel::<String>::pair()?;
         let share = sys::Clone { shared_descriptors: true, ..sys::Clone::default() };
         let Some(attendant) = sys::clone3(&share).call(|| "clone3(attendant)")? else {
             title(&format!("vz-attendant: CT {}", kit.charge.ctid));
-            match attendant::attend(kit, &door, cgroup, &me) {
+            match attendant::attend(kit, &door, cgroup, &me, &theirs) {
                 Ok(Over::Init) => sys::exit_now(0),
                 Ok(Over::Monitor) => {}
                 Err(e) => sys::exit_now(ended(Err(e))),
@@ -148,17 +221,22 @@ fn attend_until_the_end(kit: &Kit, cgroup: &CtCgroup) -> Result<Option<Pid>, Fai
             // The attendant of a monitor that died becomes the monitor.
             title(&format!("vz-monitor: CT {}", kit.charge.ctid));
             kit.sign()?;
-            drop(me);
+            drop((me, ours, theirs));
             sys::close_all_but(&before, door::NAME).call(|| "readdir(/proc/self/fd)")?;
             child = None;
             continue;
         };
         let init_is_over = wait_for_first(&kit.init, &attendant, &changes)?;
+        let end = init_is_over.then(|| End::of(child, kit.charge.quick_reboots, started.elapsed())).transpose()?;
+        if let Some(end) = &end {
+            // The attendant may be gone too, and then nobody is attached.
+            let _ = ours.send(&end.to_string(), None);
+        }
         end_attendant(&attendant)?;
-        drop((attendant, me));
+        drop((attendant, me, ours, theirs));
         sys::close_all_but(&before, door::NAME).call(|| "readdir(/proc/self/fd)")?;
-        if init_is_over {
-            return Ok(child);
+        if let Some(end) = end {
+            return Ok(end);
         }
         tracing::warn!("Warning: the attendant of the container has died; it gets another");
         wait_for(&kit.init, QUICK_DEATH.saturating_sub(born.elapsed()))?;
@@ -210,44 +288,34 @@ fn end_attendant(attendant: &sys::Cloned) -> Result<(), Failed> {
     waitpid(attendant.pid, None).call(|| "waitpid(attendant)").map(drop)
 }
 
-/// Clears up after init. True when it was ours to do, and is done.
-fn clear(kit: &Kit, host: &cgroup::Host) -> bool {
+/// Clears up after init, and marks a container that is to be started again: when that was ours to do, and is done.
+fn clear(kit: &Kit, host: &cgroup::Host, end: &End) -> Result<Option<Again>, Failed> {
     let run = kit.run();
-    let Ok(Some(journal)) = run.journal() else { return false };
+    let Some(journal) = run.journal()? else { return Ok(None) };
+    let failed = |e: &dyn std::error::Error| {
+        tracing::error!("monitor: {}", chain(e));
+        Ok(None)
+    };
     if let Err(e) = teardown::end_processes(&journal, host) {
-        tracing::error!("monitor: {}", chain(&e));
-        return false;
+        return failed(&e);
     }
     // `stop` holds the lock and finishes itself; any other command that holds it is waited for.
     let deadline = Instant::now() + LOCK_PATIENCE;
     let _lock = loop {
         if run.is_handed_over() {
-            return false;
+            return Ok(None);
         }
         match Lock::take(&kit.charge.lock_file, CLEARING, Duration::from_millis(50)) {
             Ok(lock) => break lock,
             Err(LockError::Held { .. }) if Instant::now() < deadline => {}
-            Err(e) => {
-                tracing::error!("monitor: {}", chain(&e));
-                return false;
-            }
+            Err(e) => return failed(&e),
         }
     };
-    match teardown::dismantle(&run, &journal, host) {
-        Ok(()) => true,
-        Err(e) => {
-            tracing::error!("monitor: {}", chain(&e));
-            false
-        }
+    if let Err(e) = teardown::dismantle(&run, &journal, host) {
+        return failed(&e);
     }
-}
-
-/// Starts the container anew, as the command line would: with the configuration as it is now.
-fn restart(charge: &Charge) -> Result<(), Failed> {
-    let argv = &charge.restart_argv;
-    let Some(program) = argv.first() else { return Ok(()) };
-    let error = std::os::unix::process::CommandExt::exec(
-        std::process::Command::new(program).args(&argv[1..]).env_clear().env("PATH", crate::hooks::PATH),
-    );
-    Err(error).call(|| format!("execve({program})"))
+    match *end {
+        End::Down(_) => Ok(None),
+        End::Reboot { pause, quick_reboots } => Ok(Some(Again { mark: Mark::put(&run)?, pause, quick_reboots })),
+    }
 }

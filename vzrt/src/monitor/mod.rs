@@ -12,6 +12,7 @@ mod attendant;
 mod console;
 mod door;
 mod life;
+mod printed;
 mod program;
 mod title;
 
@@ -38,6 +39,7 @@ use crate::view::fuse::Connection;
 use crate::{cgroup, sys};
 
 pub(crate) use self::door::{Ask, Visit, visit};
+pub(crate) use self::printed::{last as last_printed, remove as forget_printed};
 pub use self::program::main;
 
 /// Forks the monitor, which starts the container; returns when init has become a program of the container, or what went wrong.
