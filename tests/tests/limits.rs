@@ -62,6 +62,15 @@ fn a_container_cannot_raise_its_own_limits_nor_leave_its_cgroup() {
     for line in [
         "echo max > /sys/fs/cgroup/pids.max",
         "echo max > /sys/fs/cgroup/memory.max",
+        "echo 0 > /sys/fs/cgroup/memory.low",
+        "echo max > /sys/fs/cgroup/memory.high",
+        "echo max > /sys/fs/cgroup/memory.swap.max",
+        "echo max > /sys/fs/cgroup/cpu.max",
+        "echo 10000 > /sys/fs/cgroup/cpu.weight",
+        "echo 0 > /sys/fs/cgroup/cpuset.cpus",
+        "echo 10000 > /sys/fs/cgroup/io.weight",
+        "echo max > /sys/fs/cgroup/cgroup.max.descendants",
+        "echo 1 > /sys/fs/cgroup/cgroup.freeze",
         "echo 1 > /sys/fs/cgroup/cgroup.kill",
         "echo $$ > /sys/fs/cgroup/../cgroup.procs",
         // It may mount a v1 hierarchy, where the host has one: what it then sees of it is its own, and the host root's.

@@ -222,7 +222,7 @@ fn the_keys_of_whoever_runs_a_command_stay_outside() {
         "{vzctl} --quiet start 101; {vzctl} exec2 101 /attack key; {vzctl} exec3 101 /attack key; echo '/attack key' | {vzctl} exec2 101 -; \
          for i in 1 2 3 4 5; do {vzctl} exec2 101 'cat /by-init' && break; sleep 1; done"
     );
-    let mut command = Command::new(tool());
+    let mut command = Command::new(tests::attack::tool().expect("it is in both containers"));
     command.args(["with-key", "sh", "-c", &script]);
     let said = Outcome::of(command, PATIENCE);
     if said.code == 77 {
