@@ -18,7 +18,7 @@ export VZ_BIN := $(CURDIR)/$(VZCTL)
 
 # The one list of Debian packages: what building, running and testing on this host need. program:package
 NEEDS := cc:gcc make:make mmdebstrap:mmdebstrap mkfs.ext4:e2fsprogs nft:nftables ip:iproute2 busybox:busybox-static \
-         zstd:zstd xz:xz-utils setpriv:util-linux strip:binutils ps:procps ping:iputils-ping
+         zstd:zstd xz:xz-utils setpriv:util-linux strip:binutils ps:procps ping:iputils-ping ssh:openssh-client
 # `make bench` compares with these where they are installed; it says so where they are not.
 PEERS := lxc runc
 
@@ -52,9 +52,9 @@ build-tests:
 	$(CARGO) test --no-run --locked --workspace --lib --bins --tests
 
 # Runs every part even if one fails, and fails if one did. The skips of all parts come last, with their reasons.
-test: deps build build-tests ## pure tests, then as root on this host (in the reference machine: make test-reference)
+test: deps build build-tests ## pure tests, then as root on this host, then the same in a stock Debian machine
 	@rm -rf target/skips; failed=; \
-	for part in test-fast test-host; do \
+	for part in test-fast test-host test-reference; do \
 	    echo "== make $$part"; $(MAKE) --no-print-directory $$part || failed="$$failed $$part"; done; \
 	echo "== skipped"; cat target/skips/* 2>/dev/null || true; \
 	if [ -n "$$failed" ]; then echo "== FAILED:$$failed"; exit 1; fi; echo "== all parts passed"

@@ -40,25 +40,48 @@ pub fn running_busybox(test: &str) -> Option<Node> {
     Some(node)
 }
 
+/// The archive of a template, made on this host if it is not there: what the reference machine, which has no network, is
+/// given.
+///
+/// # Errors
+/// It cannot be made, with the last thing that was said about it.
+pub fn archive_of(template: &str) -> Result<PathBuf, String> {
+    let node = Node::new();
+    let store = store();
+    node.configure(&format!("TEMPLATE={}", store.display()));
+    make_template(&node, &store, template)
+}
+
 /// Where templates are kept between runs. Never one that a node of an administrator uses.
 fn store() -> PathBuf {
     std::env::var_os(DIRECTORY_VARIABLE)
-        .map_or_else(|| crate::target_dir().join("templates"), |base| PathBuf::from(base).join("vz-test-templates"))
+        .map_or_else(|| crate::target_dir().join("templates"), |base| store_below(Path::new(&base)))
 }
 
-/// Several test programs may find it missing at once; one makes it.
-fn make_template(node: &Node, store: &Path, template: &str) -> Result<(), String> {
-    fs_err::create_dir_all(store.join("cache")).map_err(|error| error.to_string())?;
-    let file = File::create(store.join("lock")).map_err(|error| error.to_string())?;
+/// The same for nodes that are made in a directory of one's choice.
+pub fn store_below(base: &Path) -> PathBuf {
+    base.join("vz-test-templates")
+}
+
+/// Several test programs may find it missing at once; one makes it. Returns the archive.
+fn make_template(node: &Node, store: &Path, template: &str) -> Result<PathBuf, String> {
+    let said = |error: std::io::Error| error.to_string();
+    let cache = store.join("cache");
+    fs_err::create_dir_all(&cache).map_err(said)?;
+    let file = File::create(store.join("lock")).map_err(said)?;
     let _lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.to_string())?;
-    let entries = fs_err::read_dir(store.join("cache")).map_err(|error| error.to_string())?;
-    let archive = format!("{template}.tar");
-    if entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with(&archive)) {
-        return Ok(());
+    let start = format!("{template}.tar");
+    let find = || -> std::io::Result<Option<PathBuf>> {
+        let paths = fs_err::read_dir(&cache)?.flatten().map(|entry| entry.path());
+        Ok(paths.into_iter().find(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&start))))
+    };
+    if let Some(archive) = find().map_err(said)? {
+        return Ok(archive);
     }
     let made = Outcome::of(node.command("vzpkg", ["create", "cache", template]), MAKING_LIMIT);
     let last = made.stderr.lines().last().unwrap_or_default();
-    if made.code == 0 { Ok(()) } else { Err(format!("no template {template} can be made here: {last}")) }
+    let cannot = || format!("no template {template} can be made here: {last}");
+    if made.code == 0 { find().map_err(said)?.ok_or_else(cannot) } else { Err(cannot()) }
 }
 
 impl Node {

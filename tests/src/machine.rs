@@ -5,6 +5,7 @@
 //! [`qemu`] runs it, and [`guest`] is what then happens inside. Nothing is installed on this host: QEMU too lives in a
 //! tree of its own under `target/`, and the machine has no network card.
 
+pub mod accelerator;
 pub mod guest;
 pub mod image;
 pub mod payload;
@@ -49,6 +50,24 @@ pub enum Error {
         /// Why.
         source: serde_json::Error,
     },
+    /// No network, no mirror, or a package it does not have.
+    #[error("the Debian packages for {what} cannot be had from {mirror}, so the reference machine cannot be tested in")]
+    Packages {
+        /// What is built from them.
+        what: String,
+        /// From where.
+        mirror: String,
+        /// Which program failed; it has said why.
+        source: crate::program::Error,
+    },
+    /// What was made here for the machine could not be made.
+    #[error("{what} cannot be made for the reference machine: {why}")]
+    Carried {
+        /// Such as a template.
+        what: &'static str,
+        /// What was said about it.
+        why: String,
+    },
     /// It was asked for a port that QEMU did not give it.
     #[error("no virtio port named {name}")]
     NoPort {
@@ -90,15 +109,23 @@ pub struct Job {
     pub checkout: std::path::PathBuf,
     /// The release binary under test.
     pub vz_bin: std::path::PathBuf,
-    /// What [`calibrate`] said on the host.
-    pub host_pace: Duration,
+    /// Archives of OS templates, which the machine has no network to make.
+    pub templates: Vec<std::path::PathBuf>,
 }
 
-/// The time this machine takes to start and reap a small program ten times: the work that tests consist of.
+/// What [`pace`] is on the ordinary machine that time limits are meant for.
+const ORDINARY_PACE: Duration = Duration::from_millis(6);
+
+/// How many times slower than an ordinary machine this one is, at least 1.
 ///
 /// # Errors
 /// There is no `true` to run.
-pub fn calibrate() -> io::Result<Duration> {
+pub fn time_factor() -> io::Result<f64> {
+    Ok((pace()?.as_secs_f64() / ORDINARY_PACE.as_secs_f64()).max(1.0))
+}
+
+/// The time this machine takes to start and reap a small program ten times: the work that tests consist of.
+fn pace() -> io::Result<Duration> {
     let mut best = Duration::MAX;
     for _ in 0..8 {
         let start = Instant::now();

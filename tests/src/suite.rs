@@ -47,6 +47,8 @@ pub struct Program {
     pub path: PathBuf,
     /// Where cargo would run it.
     pub manifest_dir: PathBuf,
+    /// Its tests run in turn, for what one does shows in what another looks at.
+    pub in_turn: bool,
 }
 
 /// All that one build gave.
@@ -64,6 +66,8 @@ pub struct Built {
 pub struct Policy {
     /// Integration tests that run with the unit tests.
     pure: Vec<String>,
+    /// Programs whose tests run in turn.
+    in_turn: Vec<String>,
     /// Crates whose unit tests run in the reference machine too.
     kernel_units: Vec<String>,
     /// For one program, on an ordinary machine.
@@ -84,22 +88,26 @@ impl Policy {
         !program.integration || self.pure.contains(&program.name)
     }
 
+    fn chosen(&self, programs: &[Program], is: impl Fn(&Program) -> bool) -> Vec<Program> {
+        let chosen = programs.iter().filter(|program| is(program)).cloned();
+        chosen.map(|program| Program { in_turn: self.in_turn.contains(&program.name), ..program }).collect()
+    }
+
     /// Unit tests and policy tests: `make test-fast`.
     pub fn fast(&self, programs: &[Program]) -> Vec<Program> {
-        programs.iter().filter(|program| self.is_pure(program)).cloned().collect()
+        self.chosen(programs, |program| self.is_pure(program))
     }
 
     /// What needs root and a kernel, and has not run with the fast ones on this host: `make test-host`.
     pub fn privileged(&self, programs: &[Program]) -> Vec<Program> {
-        programs.iter().filter(|program| !self.is_pure(program)).cloned().collect()
+        self.chosen(programs, |program| !self.is_pure(program))
     }
 
     /// What asks a kernel anything at all: `make test-reference`.
     pub fn for_another_kernel(&self, programs: &[Program]) -> Vec<Program> {
-        let asks = |program: &&Program| {
+        self.chosen(programs, |program| {
             if program.integration { !self.is_pure(program) } else { self.kernel_units.contains(&program.package) }
-        };
-        programs.iter().filter(asks).cloned().collect()
+        })
     }
 }
 
@@ -166,7 +174,7 @@ impl Built {
         let package = manifest_dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let name = if target.name == package { package.clone() } else { format!("{package}::{}", target.name) };
         let integration = target.kind.iter().any(|kind| kind == "test");
-        self.programs.push(Program { name, package, integration, path, manifest_dir });
+        self.programs.push(Program { name, package, integration, path, manifest_dir, in_turn: false });
     }
 }
 
@@ -189,12 +197,30 @@ mod tests {
 
     fn program(name: &str, package: &str, integration: bool) -> Program {
         let (path, manifest_dir) = (PathBuf::new(), PathBuf::new());
-        Program { name: name.into(), package: package.into(), integration, path, manifest_dir }
+        Program { name: name.into(), package: package.into(), integration, path, manifest_dir, in_turn: false }
+    }
+
+    fn policy() -> Policy {
+        let words = |word: &str| vec![word.to_owned()];
+        Policy {
+            pure: words("tests::arrows"),
+            in_turn: words("tests::soak"),
+            kernel_units: words("vzrt"),
+            limit_seconds: 1,
+        }
+    }
+
+    #[test]
+    fn only_tests_that_would_see_each_other_run_in_turn() {
+        let all = [program("tests::soak", "tests", true), program("tests::set", "tests", true)];
+        let in_turn = |programs: Vec<Program>| programs.iter().map(|p| p.in_turn).collect::<Vec<_>>();
+        assert_eq!(in_turn(policy().privileged(&all)), [true, false]);
+        assert_eq!(in_turn(policy().for_another_kernel(&all)), [true, false]);
     }
 
     #[test]
     fn every_program_runs_on_this_host_exactly_once() {
-        let policy = Policy { pure: vec!["tests::arrows".into()], kernel_units: vec!["vzrt".into()], limit_seconds: 1 };
+        let policy = policy();
         let all = [
             program("vzrt", "vzrt", false),
             program("vzctl", "vzctl", false),

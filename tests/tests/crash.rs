@@ -8,12 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tests::containers::{node_with, running_busybox};
 use tests::node::Node;
-use tests::wait::{is_gone, wait_until};
-
-/// Kill points for each command: `VZ_TEST_KILLS` asks for more.
-fn kills() -> u32 {
-    std::env::var("VZ_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(12)
-}
+use tests::wait::{is_gone, rounds, wait_until};
 
 /// How long a command takes when nobody disturbs it.
 fn measured(node: &Node, words: &[&str]) -> Duration {
@@ -40,7 +35,7 @@ fn disturbed(node: &Node, words: &[&str], after: Duration, signal: Signal) {
 
 /// Points spread evenly over a command's time, and somewhat beyond its end.
 fn moments(whole: Duration) -> impl Iterator<Item = Duration> {
-    let count = kills();
+    let count = rounds("VZ_TEST_KILLS", 12, 4);
     (0..count).map(move |number| whole.mul_f64(1.2 * f64::from(number) / f64::from(count)))
 }
 

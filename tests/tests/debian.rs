@@ -130,3 +130,29 @@ fn a_boot_that_does_not_end_is_waited_for_so_long_and_no_longer() {
     assert!(waited.stderr.starts_with("Container wait failed - timeout expired\n"), "{}", waited.stderr);
     assert_eq!(node.status(101), "CTID 101 exist mounted running");
 }
+
+#[test]
+fn its_systemd_bounds_its_own_services_and_not_itself() {
+    let Some(node) = running_debian("its_systemd_bounds_its_own_services_and_not_itself", "10.84.0.7") else { return };
+    wait_until_running(&node);
+    let own = |node: &Node| ["memory.max", "pids.max", "cpu.max"].map(|file| limit(node, file));
+    let before = own(&node);
+    // A hybrid host's controllers are not in the tree that containers get: there the service runs, unbounded.
+    let bounded = node.inside("cat /sys/fs/cgroup/cgroup.controllers").contains("memory");
+    let look = "cd /sys/fs/cgroup$$(sed -n s/^0:://p /proc/self/cgroup) && cat memory.max pids.max cpu.max";
+    let look = if bounded { look } else { "echo unbounded" };
+    let unit = format!(
+        "[Service]\\nType=oneshot\\nMemoryMax=48M\\nTasksMax=9\\nCPUQuota=30%%\\nExecStart=sh -c \"({look}) > /run/seen\"\\n"
+    );
+    node.inside(&format!("printf '{unit}' > /run/systemd/system/bounded.service; systemctl start bounded"));
+    let expected = if bounded { "50331648\n9\n30000 100000" } else { "unbounded" };
+    assert_eq!(node.inside("cat /run/seen"), expected);
+    // Its root slice is its own to configure, and changes nothing of what the host has set.
+    node.inside("systemctl set-property --runtime -- -.slice MemoryMax=infinity TasksMax=infinity CPUQuota=");
+    assert_eq!(own(&node), before);
+}
+
+/// A limit that a host with cgroup v2 has set on container 101; nothing on another.
+fn limit(node: &Node, file: &str) -> Option<String> {
+    node.cgroups(101).into_iter().find_map(|cgroup| fs_err::read_to_string(cgroup.join(file)).ok())
+}

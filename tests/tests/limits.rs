@@ -1,16 +1,16 @@
 //! Limits of a real container, as the kernel of this host enforces them: the same sentences on every kind of host.
 #![expect(clippy::expect_used, reason = "a test that fails here has failed")]
 
+use tests::containers::node_with;
 use tests::node::Node;
 
 /// A node with the busybox template and a running container 101.
-fn running(options: &[&str]) -> Node {
-    let node = Node::new();
-    node.run("vzpkg", ["create", "cache", "busybox"]).ok();
+fn running(test: &str, options: &[&str]) -> Option<Node> {
+    let node = node_with(test, "busybox")?;
     let create = ["create", "101", "--ostemplate", "busybox", "--config", "vswap-256m"];
     node.vzctl(create.iter().chain(options)).ok();
     node.vzctl(["start", "101"]).ok();
-    node
+    Some(node)
 }
 
 fn inside(node: &Node, line: &str) -> String {
@@ -19,7 +19,12 @@ fn inside(node: &Node, line: &str) -> String {
 
 #[test]
 fn a_container_fills_its_own_disk_and_not_the_hosts() {
-    let node = running(&["--diskspace", "40M:40M", "--diskinodes", "1000:1000"]);
+    let Some(node) = running(
+        "a_container_fills_its_own_disk_and_not_the_hosts",
+        &["--diskspace", "40M:40M", "--diskinodes", "1000:1000"],
+    ) else {
+        return;
+    };
     let filled = node.vzctl(["exec2", "101", "dd if=/dev/zero of=/fill bs=1M count=100"]);
     assert_ne!(filled.code, 0, "100 MiB fitted into 40: {}", filled.stderr);
     let kib: u64 = inside(&node, "du -sk /fill | cut -f1").trim().parse().expect("du");
@@ -37,7 +42,7 @@ fn a_container_fills_its_own_disk_and_not_the_hosts() {
 
 #[test]
 fn memory_tasks_and_cpu_are_bounded_at_start_and_live() {
-    let node = running(&[]);
+    let Some(node) = running("memory_tasks_and_cpu_are_bounded_at_start_and_live", &[]) else { return };
     // 64 MiB of RAM and no swap: 128 MiB in a tmpfs can't be had, and only the writer is killed.
     node.vzctl(["set", "101", "--ram", "64M", "--swap", "0", "--numproc", "40", "--cpulimit", "50"]).ok();
     let eaten = node.vzctl(["exec2", "101", "dd if=/dev/zero of=/dev/shm/x bs=1M count=128"]);
@@ -53,10 +58,19 @@ fn memory_tasks_and_cpu_are_bounded_at_start_and_live() {
 
 #[test]
 fn a_container_cannot_raise_its_own_limits_nor_leave_its_cgroup() {
-    let node = running(&[]);
+    let Some(node) = running("a_container_cannot_raise_its_own_limits_nor_leave_its_cgroup", &[]) else { return };
     for line in [
         "echo max > /sys/fs/cgroup/pids.max",
         "echo max > /sys/fs/cgroup/memory.max",
+        "echo 0 > /sys/fs/cgroup/memory.low",
+        "echo max > /sys/fs/cgroup/memory.high",
+        "echo max > /sys/fs/cgroup/memory.swap.max",
+        "echo max > /sys/fs/cgroup/cpu.max",
+        "echo 10000 > /sys/fs/cgroup/cpu.weight",
+        "echo 0 > /sys/fs/cgroup/cpuset.cpus",
+        "echo 10000 > /sys/fs/cgroup/io.weight",
+        "echo max > /sys/fs/cgroup/cgroup.max.descendants",
+        "echo 1 > /sys/fs/cgroup/cgroup.freeze",
         "echo 1 > /sys/fs/cgroup/cgroup.kill",
         "echo $$ > /sys/fs/cgroup/../cgroup.procs",
         // It may mount a v1 hierarchy, where the host has one: what it then sees of it is its own, and the host root's.
@@ -71,7 +85,11 @@ fn a_container_cannot_raise_its_own_limits_nor_leave_its_cgroup() {
 
 #[test]
 fn nothing_is_left_after_stop_and_destroy() {
-    let node = running(&["--ipadd", "10.98.7.1", "--hostname", "left.example"]);
+    let Some(node) =
+        running("nothing_is_left_after_stop_and_destroy", &["--ipadd", "10.98.7.1", "--hostname", "left.example"])
+    else {
+        return;
+    };
     assert_eq!(inside(&node, "hostname"), "left.example\n");
     node.vzctl(["stop", "101"]).ok();
     node.vzctl(["destroy", "101"]).ok();

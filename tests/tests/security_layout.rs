@@ -15,7 +15,9 @@ use tests::snapshot::Snapshot;
 /// A node whose container 101 is a private area with all its files, and no disk quota.
 fn whole(test: &str) -> Option<Node> {
     let node = node(test)?;
-    node.configure("DISK_QUOTA=no");
+    // A template of its own: its tree is what the container is made of.
+    node.configure(&format!("DISK_QUOTA=no\nTEMPLATE={}", node.path("template").display()));
+    node.run("vzpkg", ["create", "cache", "busybox"]).ok();
     // Unpacks the template; and it has all it writes at a start.
     create(&node, 102);
     node.vzctl(["start", "102"]).ok();

@@ -5,6 +5,7 @@ mod security_support;
 use security_support::{Canary, PATIENCE, assert_nothing_left, bounded, create, inside, node, running};
 use tests::node::{Node, Outcome};
 use tests::snapshot::Snapshot;
+use tests::wait::rounds;
 
 /// Where the runtime mounts, binds or writes.
 const TARGETS: [&str; 13] = [
@@ -146,7 +147,7 @@ fn a_container_that_swaps_a_file_for_a_link_all_the_time_cannot_have_the_hosts_f
          echo 'root:*:1::::::' > /etc/t; mv /etc/t /etc/shadow; done > /dev/null 2>&1 &"
     );
     inside(&node, 101, &swap).ok();
-    for _ in 0..50 {
+    for _ in 0..rounds("VZ_TEST_SWAPS", 50, 10) {
         bounded(&node, &["set", "101", "--userpasswd", "root:secret"]);
     }
     inside(&node, 101, "touch /stop").ok();

@@ -6,13 +6,10 @@ use std::thread;
 use tests::containers::node_with;
 use tests::node::Node;
 use tests::snapshot::Snapshot;
+use tests::wait::rounds;
 
 /// Each compares the whole machine: two at once would see each other.
 static ALONE: Mutex<()> = Mutex::new(());
-
-fn number(variable: &str, otherwise: u32) -> u32 {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
-}
 
 /// The machine with everything of this node that outlives a container: one has been there.
 fn machine_before(node: &Node) -> Snapshot {
@@ -36,7 +33,7 @@ fn many_lives_one_after_another_leave_nothing() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(node) = node_with("many_lives_one_after_another_leave_nothing", "busybox") else { return };
     let machine = machine_before(&node);
-    for _ in 0..number("VZ_TEST_CYCLES", 200) {
+    for _ in 0..rounds("VZ_TEST_CYCLES", 200, 25) {
         cycle(&node, 101);
     }
     machine.assert_unchanged();
@@ -47,7 +44,7 @@ fn many_containers_at_once_leave_nothing() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(node) = node_with("many_containers_at_once_leave_nothing", "busybox") else { return };
     let machine = machine_before(&node);
-    let count = number("VZ_TEST_CONTAINERS", 50);
+    let count = rounds("VZ_TEST_CONTAINERS", 50, 8);
     let ctids: Vec<u32> = (101..101 + count).collect();
     let each = |work: &(dyn Fn(&str) + Sync)| {
         thread::scope(|scope| {

@@ -266,22 +266,25 @@ pub(crate) fn run(tests: &[Test]) -> std::process::ExitCode {
     let filters: Vec<_> = filters(&arguments).collect();
     let chosen =
         tests.iter().filter(|(name, _)| filters.is_empty() || filters.iter().any(|f| name.contains(f.as_str())));
+    if arguments.iter().any(|a| a == "--list") {
+        // None is ignored, which `--ignored` asks for.
+        chosen.filter(|_| !arguments.iter().any(|a| a == "--ignored")).for_each(|(name, _)| println!("{name}: test"));
+        return std::process::ExitCode::SUCCESS;
+    }
+    let chosen: Vec<_> = chosen.collect();
+    // The words of cargo's harness: whoever reads it reads this one.
+    println!("\nrunning {} tests", chosen.len());
     let mut failed = 0;
-    for (name, test) in chosen {
-        if arguments.iter().any(|a| a == "--list") {
-            // None is ignored, which `--ignored` asks for.
-            if !arguments.iter().any(|a| a == "--ignored") {
-                println!("{name}: test");
-            }
-            continue;
-        }
+    for (name, test) in &chosen {
         if !nix::unistd::geteuid().is_root() {
             eprintln!("skipped: {name}: needs root");
             continue;
         }
         let passed = std::panic::catch_unwind(test).is_ok();
         println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
-        failed += u32::from(!passed);
+        failed += usize::from(!passed);
     }
+    let result = if failed == 0 { "ok" } else { "FAILED" };
+    println!("\ntest result: {result}. {} passed; {failed} failed\n", chosen.len() - failed);
     std::process::ExitCode::from(u8::from(failed > 0))
 }

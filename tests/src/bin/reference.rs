@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use nix::sys::{prctl, signal::Signal};
+use tests::containers;
+use tests::machine::accelerator::Accelerator;
 use tests::machine::qemu::Machine;
-use tests::machine::{self, Job, calibrate, guest, image, payload, recipe::Recipe};
+use tests::machine::{self, Job, guest, image, payload, recipe::Recipe};
 use tests::program;
 use tests::suite::{self, Policy};
 
 /// For a whole run; a machine still up after this is killed.
-const RUN_LIMIT: Duration = Duration::from_secs(45 * 60);
+const RUN_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 #[derive(Parser)]
 struct Arguments {
@@ -89,7 +91,11 @@ fn job(
     shell: Option<(u16, u16)>,
 ) -> Result<(Job, Vec<PathBuf>), Box<dyn Error>> {
     let policy = Policy::read()?;
-    let built = suite::build(&which.packages)?;
+    let mut built = suite::build(&which.packages)?;
+    // Not cargo's, and needs a compiler.
+    let tool = tests::attack::tool().map_err(|why| carried("the attacker's tool", why.to_string()))?;
+    built.binaries.push(tool);
+    let template = |name| containers::archive_of(name).map_err(|why| carried("a template", why));
     let default = tests::target_dir().join("release/vzctl");
     let job = Job {
         shell,
@@ -98,9 +104,13 @@ fn job(
         limit_seconds: policy.limit_seconds,
         checkout: tests::checkout().to_owned(),
         vz_bin: std::env::var_os("VZ_BIN").map_or(default, PathBuf::from),
-        host_pace: calibrate()?,
+        templates: vec![template("debian-12-x86_64")?],
     };
     Ok((job, built.binaries))
+}
+
+fn carried(what: &'static str, why: String) -> machine::Error {
+    machine::Error::Carried { what, why }
 }
 
 fn test_in(which: &Which, filter: Option<String>) -> Result<bool, Box<dyn Error>> {
@@ -111,7 +121,8 @@ fn test_in(which: &Which, filter: Option<String>) -> Result<bool, Box<dyn Error>
     let last = fresh(&image::directory()?.join(format!("last-debian-{release}")))?;
     let directory = image::directory_of_a_run()?;
     payload::write(&job, &binaries, &directory.path().join("payload"), &directory.path().join("payload.img"))?;
-    let machine = machine_of(&kept, directory.path(), &last);
+    let machine = machine_of(&kept, directory.path(), &last)?;
+    println!("== booting Debian {release} under {:?}, at most {} min", machine.accelerator, RUN_LIMIT.as_secs() / 60);
     let status = machine.run(RUN_LIMIT, &mut io::stdout())?;
 
     let mut unpack = Command::new("tar");
@@ -138,11 +149,13 @@ fn shell_in(which: &Which) -> Result<bool, Box<dyn Error>> {
     let last = fresh(&image::directory()?.join(format!("shell-debian-{release}")))?;
     let directory = image::directory_of_a_run()?;
     payload::write(&job, &binaries, &directory.path().join("payload"), &directory.path().join("payload.img"))?;
-    Ok(machine_of(&kept, directory.path(), &last).run_interactive()?.success())
+    Ok(machine_of(&kept, directory.path(), &last)?.run_interactive()?.success())
 }
 
-fn machine_of<'a>(kept: &'a Kept, directory: &'a Path, last: &Path) -> Machine<'a> {
-    Machine { recipe: &kept.recipe, image: &kept.image, qemu: &kept.qemu, directory, console: last.join("console") }
+fn machine_of<'a>(kept: &'a Kept, directory: &'a Path, last: &Path) -> Result<Machine<'a>, machine::Error> {
+    let accelerator = Accelerator::find(&kept.qemu, &kept.image, directory)?;
+    let (recipe, image, qemu) = (&kept.recipe, &kept.image, &kept.qemu);
+    Ok(Machine { recipe, image, qemu, accelerator, directory, console: last.join("console") })
 }
 
 /// An empty directory for what this run leaves to read.

@@ -20,9 +20,9 @@ struct Arguments {
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Part {
-    /// Unit tests and policy tests, in parallel.
+    /// Unit tests and policy tests.
     Fast,
-    /// What changes the machine, in turn, as root.
+    /// What changes the machine, as root.
     Host,
 }
 
@@ -40,7 +40,6 @@ fn go(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     };
     let options = Options {
         filter: arguments.test.clone().filter(|name| !name.is_empty()),
-        one_by_one: arguments.part == Part::Host,
         limit: Duration::from_secs(policy.limit_seconds),
     };
     let report = suite::run(&programs, &options, &mut io::stdout())?;

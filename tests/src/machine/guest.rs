@@ -1,5 +1,6 @@
 //! What happens inside the machine: the only program its `reference.service` starts.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,12 +9,15 @@ use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 
-use super::{Error, Job, calibrate};
+use super::{Error, Job, time_factor};
+use crate::containers::store_below;
 use crate::program::{capture, run};
 use crate::suite::{self, Options};
 use crate::wait::{TIME_FACTOR_VARIABLE, wait_until};
 
 const PAYLOAD: &str = "/payload";
+/// The disk with project quota.
+const VZ: &str = "/vz";
 const RESULTS: &str = "/run/reference/results";
 
 /// Runs the job on the payload disk and sends its result; the unit turns the machine off when this returns.
@@ -27,21 +31,35 @@ pub fn main(mut run_tests: Command) -> Result<(), Error> {
     let checkout = Path::new(PAYLOAD).join("checkout");
     mount(Some(&checkout), &job.checkout, None::<&str>, MsFlags::MS_BIND, None::<&str>)
         .map_err(std::io::Error::from)?;
+    place_templates()?;
     if let Some((rows, columns)) = job.shell {
         return shell(&job, rows, columns);
     }
     let output = port("output")?;
-    let factor = calibrate()?.as_secs_f64() / job.host_pace.as_secs_f64();
-    let status = run_tests
-        .env(TIME_FACTOR_VARIABLE, format!("{:.1}", factor.max(1.0)))
-        .env("VZ_BIN", &job.vz_bin)
-        .env(crate::node::DIRECTORY_VARIABLE, "/vz")
-        .env("VZ_TEST_PRJQUOTA_DIR", "/vz")
-        .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(output)
-        .status()?;
+    let status =
+        run_tests.envs(environment(&job)?).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).status()?;
     send(status.success())
+}
+
+/// What test programs are told of this machine.
+fn environment(job: &Job) -> Result<[(&'static str, OsString); 4], Error> {
+    Ok([
+        (TIME_FACTOR_VARIABLE, format!("{:.1}", time_factor()?).into()),
+        ("VZ_BIN", job.vz_bin.clone().into()),
+        (crate::node::DIRECTORY_VARIABLE, VZ.into()),
+        ("VZ_TEST_PRJQUOTA_DIR", VZ.into()),
+    ])
+}
+
+/// Where tests look for templates before they make them.
+fn place_templates() -> Result<(), Error> {
+    let cache = store_below(Path::new(VZ)).join("cache");
+    fs_err::create_dir_all(&cache)?;
+    for archive in fs_err::read_dir(Path::new(PAYLOAD).join("templates"))? {
+        let archive = archive?;
+        fs_err::copy(archive.path(), cache.join(archive.file_name()))?;
+    }
+    Ok(())
 }
 
 /// The second half of [`main`], in a process of its own that has the right environment: the same as on the host.
@@ -57,7 +75,7 @@ pub fn run_suite(out: &mut dyn Write) -> Result<bool, Error> {
     let up = up.split('.').next().unwrap_or_default();
     writeln!(out, "== {} with Linux {}, up {up} s, {factor} times slower", suite::kind_of_host(), release.trim())?;
     let limit = Duration::from_secs(job.limit_seconds);
-    let report = suite::run(&job.programs, &Options { filter: job.filter, one_by_one: true, limit }, out)?;
+    let report = suite::run(&job.programs, &Options { filter: job.filter, limit }, out)?;
     Ok(report.close("reference", &suite::kind_of_host(), out)?)
 }
 
@@ -118,7 +136,8 @@ fn shell(job: &Job, rows: u16, columns: u16) -> Result<(), Error> {
     let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", job.vz_bin.parent().unwrap_or(Path::new("/")).display());
     let mut command = Command::new("setsid");
     command.args(["--ctty", "--wait", "bash", "--login"]).current_dir(&job.checkout);
-    command.env("TERM", "xterm-256color").env("HOME", "/root").env("VZ_BIN", &job.vz_bin).env("PATH", path);
+    command.env("TERM", "xterm-256color").env("HOME", "/root").env("PATH", path);
+    command.envs(environment(job)?); // so that test programs work when they are run by hand
     command.stdin(console()?).stdout(console()?).stderr(console()?);
     command.status()?; // whatever the last command in it returned
     Ok(())

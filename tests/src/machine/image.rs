@@ -84,7 +84,7 @@ pub fn ensure_qemu(recipe: &recipe::Recipe) -> Result<PathBuf, Error> {
     keep("qemu-", &recipe::fingerprint_of(&[suite, &mirror]), |new| {
         let mut command = mmdebstrap("extract");
         command.args(["--include=qemu-system-x86", suite]).arg(new.join("tree")).arg(&mirror);
-        Ok(run(command)?)
+        with_packages(command, "QEMU", &mirror)
     })
 }
 
@@ -125,14 +125,18 @@ fn debootstrap(recipe: &recipe::Recipe, suite: &str, mirror: &str, root: &Path) 
     command.arg(format!("--include={}", recipe.packages.join(",")));
     // Before the kernel is unpacked: its post-install script builds the initrd by our configuration.
     command.arg("--essential-hook=copy-in root/etc /");
-    command.arg(format!("--customize-hook=chroot \"$1\" systemctl mask {}", recipe.masked_units.join(" ")));
-    command.arg("--customize-hook=chroot \"$1\" systemctl enable reference.service");
+    command.arg(format!("--customize-hook=chroot \"$1\" systemctl --quiet mask {}", recipe.masked_units.join(" ")));
+    command.arg("--customize-hook=chroot \"$1\" systemctl --quiet enable reference.service");
     command.arg("--customize-hook=chroot \"$1\" passwd --delete root");
     command.arg("--customize-hook=mkdir \"$1\"/vz \"$1\"/payload");
     // A machine id of its own: systemd would take the first boot for an installation, and preset all units anew.
     command.arg("--customize-hook=echo 7265666572656e63657265666572656e > \"$1\"/etc/machine-id");
     command.args([suite]).arg(root).arg(mirror);
-    Ok(run(command)?)
+    with_packages(command, suite, mirror)
+}
+
+fn with_packages(command: Command, what: &str, mirror: &str) -> Result<(), Error> {
+    run(command).map_err(|source| Error::Packages { what: what.to_owned(), mirror: mirror.to_owned(), source })
 }
 
 /// Makes a sparse file with an ext4 file system of this size, filled from a directory.

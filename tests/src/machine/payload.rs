@@ -23,6 +23,11 @@ pub fn write(job: &Job, binaries: &[std::path::PathBuf], scratch: &Path, disk: &
     for program in programs.chain(binaries).chain([&job.vz_bin, &monitor]) {
         carry(program, &to)?;
     }
+    let templates = scratch.join("templates");
+    fs_err::create_dir_all(&templates)?;
+    for archive in &job.templates {
+        fs_err::copy(archive, templates.join(archive.file_name().unwrap_or_default()))?;
+    }
     // By its inode: cargo may have put a newer one in its place since we started.
     let ourselves = format!("/proc/{}/exe", std::process::id());
     strip(Path::new(&ourselves), &scratch.join("reference"))?;

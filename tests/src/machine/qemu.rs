@@ -8,11 +8,25 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Error;
+use super::accelerator::Accelerator;
 use super::image::{Image, make_ext4};
 use super::recipe::Recipe;
 
 /// From power on to the first word; ten times what it takes.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
+
+/// A machine with nothing in it but processors and memory, that ends where others would boot again.
+pub(super) const BARE: [&str; 9] = [
+    "-M",
+    "q35,sata=off,smbus=off,i8042=off",
+    "-nodefaults",
+    "-no-user-config",
+    "-display",
+    "none",
+    "-no-reboot",
+    "-nic",
+    "none",
+];
 
 /// Everything one run reads and writes; removed when it ends.
 #[derive(Debug)]
@@ -23,6 +37,8 @@ pub struct Machine<'a> {
     pub image: &'a Image,
     /// The tree QEMU lives in.
     pub qemu: &'a Path,
+    /// How it runs.
+    pub accelerator: Accelerator,
     /// A directory of this run's own, with `payload.img` in it.
     pub directory: &'a Path,
     /// The kernel's and QEMU's messages.
@@ -89,20 +105,9 @@ impl Machine<'_> {
             None,
         )?;
 
-        let mut command = unpacked_qemu(&self.qemu.join("tree"));
+        let mut command = unpacked(&self.qemu.join("tree"));
         command.env("TMPDIR", self.directory); // what snapshot=on writes
-        command.args(accelerator());
-        command.args([
-            "-M",
-            "q35,sata=off,smbus=off,i8042=off",
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-no-reboot",
-            "-nic",
-            "none",
-        ]);
+        command.args(self.accelerator.arguments()).args(BARE);
         command.arg("-smp").arg(self.recipe.cpus.to_string()).arg("-m").arg(format!("{}M", self.recipe.memory_mib));
         command.arg("-kernel").arg(self.image.kernel()).arg("-initrd").arg(self.image.initrd());
         // edd: asking for disks that are not there takes the BIOS a minute. mitigations: nobody attacks this machine.
@@ -133,20 +138,9 @@ fn chardev_file(path: &Path) -> String {
     format!("file:{}", path.display())
 }
 
-/// The virtual hardware that is fastest here. `/dev/kvm` alone says little: some hosts offer one that runs only kernels
-/// written for it; the modules of the processor's makers do not lie.
-fn accelerator() -> [&'static str; 4] {
-    let real_kvm = ["kvm_intel", "kvm_amd"].iter().any(|module| Path::new("/sys/module").join(module).exists());
-    if real_kvm && Path::new("/dev/kvm").exists() {
-        ["-accel", "kvm", "-cpu", "host"]
-    } else {
-        ["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"]
-    }
-}
-
 /// QEMU from a tree that was unpacked, not installed: by its own loader, with its own libraries and firmware.
 /// The kernel kills it when we die, however we die.
-fn unpacked_qemu(tree: &Path) -> Command {
+pub(super) fn unpacked(tree: &Path) -> Command {
     let libraries = tree.join("usr/lib/x86_64-linux-gnu");
     let path = format!("{}:{}", libraries.display(), libraries.join("pulseaudio").display());
     let mut command = Command::new("setpriv");
@@ -157,7 +151,7 @@ fn unpacked_qemu(tree: &Path) -> Command {
 }
 
 /// A QEMU that does not outlive the function that started it.
-struct Running(Child);
+pub(super) struct Running(pub(super) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {

@@ -19,8 +19,6 @@ use crate::wait::scaled;
 pub struct Options {
     /// Only tests whose name contains this.
     pub filter: Option<String>,
-    /// Tests in turn and their output as it comes (what changes the machine), or in parallel and output of failures only.
-    pub one_by_one: bool,
     /// For one program on an ordinary machine; scaled to this one's speed.
     pub limit: Duration,
 }
@@ -93,7 +91,7 @@ fn execute(program: &Program, options: &Options, out: &mut dyn Write) -> io::Res
     let limit = scaled(options.limit);
     let (mut child, lines) = start(program, options)?;
     let end = Instant::now() + limit;
-    let mut heard = Heard::new(options.one_by_one, &program.name);
+    let mut heard = Heard::new(program.in_turn, &program.name);
     let mut ended: Option<(ExitStatus, Instant)> = None;
     let failure = loop {
         match lines.recv_timeout(Duration::from_millis(50)) {
@@ -131,10 +129,9 @@ fn how(status: ExitStatus) -> Option<String> {
 fn start(program: &Program, options: &Options) -> io::Result<(Child, Receiver<String>)> {
     let (from_program, to_us) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let mut command = Command::new(&program.path);
-    command.args(&options.filter).arg(if options.one_by_one { "--nocapture" } else { "--show-output" });
-    if options.one_by_one {
-        command.arg("--test-threads=1");
-    }
+    command.args(&options.filter);
+    // Beside each other their outputs would mix: then only that of failures is shown, after them.
+    command.args(if program.in_turn { &["--nocapture", "--test-threads=1"][..] } else { &["--show-output"] });
     // As cargo would: the directory, and what `insta` asks cargo for otherwise.
     command.current_dir(&program.manifest_dir).env("CARGO_MANIFEST_DIR", &program.manifest_dir);
     command.env("INSTA_WORKSPACE_ROOT", crate::checkout()).env("INSTA_UPDATE", "no");
@@ -175,7 +172,7 @@ impl Heard {
             self.tests += count;
         }
         self.skips.extend(skips::parse(line.trim_end()));
-        let telling = line.starts_with("test ") || line.starts_with("running ");
+        let telling = ["test ", "running ", crate::wait::ROUNDS].iter().any(|word| line.starts_with(word));
         if !(self.live || telling) {
             self.kept.push(line.to_owned());
         } else if self.tests > 0 {
@@ -202,6 +199,10 @@ mod tests {
     use super::*;
 
     fn run_script(script: &str, options: &Options) -> (Report, String) {
+        run_script_as(true, script, options)
+    }
+
+    fn run_script_as(in_turn: bool, script: &str, options: &Options) -> (Report, String) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("program");
         fs_err::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -212,6 +213,7 @@ mod tests {
             integration: true,
             path,
             manifest_dir: Path::new("/").into(),
+            in_turn,
         };
         let mut out = Vec::new();
         let report = run(&[program], options, &mut out).unwrap();
@@ -219,7 +221,7 @@ mod tests {
     }
 
     fn options() -> Options {
-        Options { one_by_one: true, limit: Duration::from_secs(20), ..Options::default() }
+        Options { limit: Duration::from_secs(20), ..Options::default() }
     }
 
     #[test]
@@ -232,8 +234,7 @@ mod tests {
 
     #[test]
     fn a_failing_program_fails_the_run_and_shows_what_it_said() {
-        let quiet = Options { one_by_one: false, ..options() };
-        let (report, out) = run_script("echo 'running 1 tests'; echo because; exit 101", &quiet);
+        let (report, out) = run_script_as(false, "echo 'running 1 tests'; echo because; exit 101", &options());
         assert_eq!(report.failed, ["a::b: exit code 101"]);
         assert!(out.contains("because"));
     }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -19,13 +19,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A node with the busybox template; `None`, and a skip, where there can be none.
 pub(crate) fn node(test: &str) -> Option<Node> {
-    if !nix::unistd::geteuid().is_root() {
-        skip(test, "needs root");
-        return None;
-    }
-    let node = Node::new();
-    node.run("vzpkg", ["create", "cache", "busybox"]).ok();
-    Some(node)
+    tests::containers::node_with(test, "busybox")
 }
 
 /// A node with a running container 101.
@@ -64,15 +58,7 @@ pub(crate) fn arm(test: &str, node: &Node, ctid: u32) -> bool {
 /// The attacker's tool; none without a C compiler.
 pub(crate) fn attack_tool() -> Option<PathBuf> {
     static TOOL: OnceLock<Option<PathBuf>> = OnceLock::new();
-    TOOL.get_or_init(compile).clone()
-}
-
-fn compile() -> Option<PathBuf> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/security_support/attack.c");
-    let tool = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("attack-{}", std::process::id()));
-    let mut cc = Command::new("cc");
-    cc.args(["-static", "-O1", "-w", "-o"]).arg(&tool).arg(&source).args(["-lutil", "-lrt"]);
-    cc.status().is_ok_and(|status| status.success()).then_some(tool)
+    TOOL.get_or_init(|| tests::attack::tool().inspect_err(|error| eprintln!("{error}")).ok()).clone()
 }
 
 /// Copies a file of the host into a running container, through `exec`'s standard input.
