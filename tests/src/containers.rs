@@ -11,8 +11,34 @@ use crate::node::{DIRECTORY_VARIABLE, Node, Outcome};
 use crate::skips::skip;
 use crate::wait::wait_until;
 
-/// Making the Debian template takes about 40 s on an ordinary machine with near mirrors.
+/// Making a Debian template takes about 40 s on an ordinary machine with near mirrors.
 const MAKING_LIMIT: Duration = Duration::from_secs(500);
+
+/// Debian 12 with [`TOOLS_PACKAGES`].
+pub const DEBIAN_12_TOOLS: &str = "debian-12-tools";
+
+/// Containers and sandboxes, FUSE, and tools for networks: what OpenVZ's containers could not run.
+const TOOLS_PACKAGES: [&str; 16] = [
+    "aardvark-dns",
+    "bubblewrap",
+    "busybox-static",
+    "catatonit",
+    "crun",
+    "dbus-user-session",
+    "fuse-overlayfs",
+    "iptables",
+    "netavark",
+    "nftables",
+    "podman",
+    "slirp4netns",
+    "squashfs-tools",
+    "squashfuse",
+    "tcpdump",
+    "uidmap",
+];
+
+/// The templates that tests make from packages.
+pub const DEBIAN: [&str; 3] = ["debian-12-x86_64", "debian-13-x86_64", DEBIAN_12_TOOLS];
 
 /// A node on which `create` finds this template; `None`, with the reason printed, where there can be none.
 pub fn node_with(test: &str, template: &str) -> Option<Node> {
@@ -78,10 +104,25 @@ fn make_template(node: &Node, store: &Path, template: &str) -> Result<PathBuf, S
     if let Some(archive) = find().map_err(said)? {
         return Ok(archive);
     }
+    if template == DEBIAN_12_TOOLS {
+        write_tools_recipe(&store.join("recipes")).map_err(|error| error.to_string())?;
+    }
     let made = Outcome::of(node.command("vzpkg", ["create", "cache", template]), MAKING_LIMIT);
     let last = made.stderr.lines().last().unwrap_or_default();
     let cannot = || format!("no template {template} can be made here: {last}");
     if made.code == 0 { find().map_err(said)?.ok_or_else(cannot) } else { Err(cannot()) }
+}
+
+/// Our recipe of Debian 12 under another name, with more packages.
+fn write_tools_recipe(recipes: &Path) -> std::io::Result<()> {
+    let text = fs_err::read_to_string(crate::checkout().join("templates/recipes/debian-12-x86_64.toml"))?;
+    let mut recipe: toml::Table = text.parse().expect("a recipe of this checkout");
+    recipe.insert("name".into(), DEBIAN_12_TOOLS.into());
+    let bootstrap = recipe.get_mut("bootstrap").and_then(toml::Value::as_table_mut).expect("a recipe has one");
+    let include = bootstrap.get_mut("include").and_then(toml::Value::as_array_mut).expect("packages");
+    include.extend(TOOLS_PACKAGES.map(toml::Value::from));
+    fs_err::create_dir_all(recipes)?;
+    fs_err::write(recipes.join(format!("{DEBIAN_12_TOOLS}.toml")), recipe.to_string())
 }
 
 impl Node {

@@ -1,4 +1,4 @@
-//! A real distribution: Debian 12 with systemd as its init.
+//! A real distribution: Debian with systemd as its init.
 
 use std::process::Command;
 use std::time::Duration;
@@ -9,24 +9,19 @@ use tests::program::capture;
 use tests::session::Session;
 use tests::wait::wait_until;
 
-/// Each test has an address of its own: they may run at once.
 fn running_debian(test: &str, address: &str) -> Option<Node> {
-    let node = node_with(test, "debian-12-x86_64")?;
-    node.done([
-        "create",
-        "101",
-        "--ostemplate",
-        "debian-12-x86_64",
-        "--ipadd",
-        address,
-        "--hostname",
-        "deb.example.com",
-    ]);
+    running(test, "debian-12-x86_64", address)
+}
+
+/// Each test has an address of its own: they may run at once.
+fn running(test: &str, template: &str, address: &str) -> Option<Node> {
+    let node = node_with(test, template)?;
+    node.done(["create", "101", "--ostemplate", template, "--ipadd", address, "--hostname", "deb.example.com"]);
     node.done(["start", "101"]);
     Some(node)
 }
 
-/// The whole of a boot; the container answers within it.
+/// The whole of a boot; the container answers within it, and no unit has failed.
 fn wait_until_running(node: &Node) {
     let up = wait_until(Duration::from_secs(15), || {
         node.vzctl(["exec2", "101", "systemctl is-system-running"]).stdout == "running\n"
@@ -37,7 +32,18 @@ fn wait_until_running(node: &Node) {
 #[test]
 fn systemd_gets_to_running_and_stops_by_itself() {
     let Some(node) = running_debian("systemd_gets_to_running_and_stops_by_itself", "10.84.0.1") else { return };
-    wait_until_running(&node);
+    boot_and_halt(&node);
+}
+
+#[test]
+fn systemd_of_debian_13_gets_to_running_and_stops_by_itself() {
+    let test = "systemd_of_debian_13_gets_to_running_and_stops_by_itself";
+    let Some(node) = running(test, "debian-13-x86_64", "10.84.0.5") else { return };
+    boot_and_halt(&node);
+}
+
+fn boot_and_halt(node: &Node) {
+    wait_until_running(node);
     assert_eq!(node.inside("hostname -f"), "deb.example.com");
     let said = node.done(["stop", "101", "--stop-timeout", "60"]);
     assert!(!said.contains("Killing"), "it halts when asked: {said}");

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "raw system calls; each block says why it is sound")]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::unistd::Pid;
 
@@ -132,9 +132,15 @@ pub(crate) fn mount_clear_flags(mount: BorrowedFd, clear: u64) -> io::Result<()>
 /// # Errors
 /// The kernel's.
 pub(crate) fn make_all_private() -> io::Result<()> {
-    let root =
-        rustix::fs::open("/", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
-    make_private(std::os::fd::AsFd::as_fd(&root))
+    propagate(root()?.as_fd(), libc::MS_PRIVATE)
+}
+
+/// Makes every mount below the root shared: a mount namespace made from this one gets what is mounted here later.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn make_all_shared() -> io::Result<()> {
+    propagate(root()?.as_fd(), libc::MS_SHARED)
 }
 
 /// Makes a mount and every mount below it private.
@@ -142,7 +148,15 @@ pub(crate) fn make_all_private() -> io::Result<()> {
 /// # Errors
 /// The kernel's.
 pub(crate) fn make_private(mount: BorrowedFd) -> io::Result<()> {
-    let attr = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    propagate(mount, libc::MS_PRIVATE)
+}
+
+fn root() -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open("/", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?)
+}
+
+fn propagate(mount: BorrowedFd, propagation: u64) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation, userns_fd: 0 };
     mount_setattr(mount, libc::AT_RECURSIVE, &attr)
 }
 

@@ -167,5 +167,14 @@ fn mounts(settings: &crate::config::settings::Settings) -> Result<Vec<Mount>, oc
             &["nosuid", "noexec", "newinstance", "gid=5", "mode=620", "ptmxmode=666", &devpts],
         )?,
         mount("/dev/shm", "tmpfs", &["nosuid", "nodev", "mode=1777"])?,
+        // Proc and sysfs once more, with nothing mounted over their files and writable as far as their files are. What covers files of /proc
+        // and /sys is locked to them in a namespace that a user makes inside, and the kernel gives that namespace a proc or sysfs of its own
+        // only while it has an uncovered one already (mount_too_revealing() in fs/namespace.c): `unshare --mount-proc`, bwrap and podman
+        // live by this. They show what the container's root sees when it takes our covers off.
+        mount("/dev/.vz/proc", "proc", &["nosuid", "nodev", "noexec"])?,
+        mount("/dev/.vz/sys", "sysfs", &["nosuid", "nodev", "noexec"])?,
+        // The kernel counts mounts, not paths, so nobody need find them: not users, and not programs that walk through all of /dev, as
+        // `podman run --privileged` does.
+        mount("/dev/.vz", "tmpfs", &["nosuid", "nodev", "noexec", "ro", "mode=700", "size=0", "nr_inodes=1"])?,
     ])
 }

@@ -43,6 +43,13 @@ pub(crate) fn own_nodes(run_dir: &Path, ids: IdRange, names: &[String]) -> Resul
         .map(HostNodes)
 }
 
+/// What `udev` of every distribution gives these two: both drivers look at the rights of who uses them, and rootless containers, `sshfs` and
+/// the like are run by ordinary users. Any other device is for root until root inside says otherwise. The host's own mode tells nothing: it is
+/// about the host's users, and without `udev` it is the kernel's 0600.
+fn mode_of(device: &str) -> u32 {
+    if matches!(device, "fuse" | "net/tun") { 0o666 } else { 0o660 }
+}
+
 fn own_node(run_dir: &Path, ids: IdRange, name: &str) -> Result<OwnedFd, Failed> {
     let host = format!("/dev/{name}");
     let st = rustix::fs::lstat(host.as_str()).call(|| format!("lstat({host})"))?;
@@ -56,7 +63,7 @@ fn own_node(run_dir: &Path, ids: IdRange, name: &str) -> Result<OwnedFd, Failed>
         Ok(()) | Err(rustix::io::Errno::NOENT) => {}
         Err(e) => return Err(e).call(|| call("unlink")),
     }
-    let mode = Mode::from_raw_mode(0o660);
+    let mode = Mode::from_raw_mode(mode_of(name));
     rustix::fs::mknodat(CWD, &path, kind, mode, st.st_rdev).call(|| call("mknod"))?;
     rustix::fs::chmodat(CWD, &path, mode, rustix::fs::AtFlags::empty()).call(|| call("chmod"))?;
     let (uid, gid) = (rustix::fs::Uid::from_raw(ids.uid), rustix::fs::Gid::from_raw(ids.gid));

@@ -88,6 +88,9 @@ pub(crate) fn build(
     pivot(root)?;
     mounts::mask(spec)?;
     files.map_or(Ok(()), view::place::at_start)?;
+    // As systemd makes it on a machine, and in a container leaves to who made it: what is mounted inside later shows in services that have a
+    // mount namespace of their own, and `podman` asks for it.
+    sys::make_all_shared().call(|| "mount_setattr(/, shared, recursive)")?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     settle(plan);
     Ok(console)
