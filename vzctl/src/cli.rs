@@ -43,7 +43,8 @@ pub const VERSION: &str = concat!("vzctl version ", env!("CARGO_PKG_VERSION"));
 /// a failure with code 0 after they have been printed.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, Failure> {
     let args: Vec<OsString> = args.into_iter().collect();
-    let matches = definition().try_get_matches_from(&args).map_err(|e| refuse(&e))?;
+    let mut definition = definition();
+    let matches = definition.try_get_matches_from_mut(&args).map_err(|e| refuse(&e))?;
     let Some((verb, sub)) = matches.subcommand() else {
         return Err(usage());
     };
@@ -52,10 +53,13 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, Failur
         (_, 0) => Talk::Normal,
         _ => Talk::Verbose,
     };
+    // Asked of the definition: matches of a release build do not know an argument that was not given from one that there is not.
+    let is_about_one =
+        definition.find_subcommand(verb).is_some_and(|c| c.get_arguments().any(|a| a.get_id() == "ctid"));
     let who = match sub.try_get_one::<String>("ctid") {
         Ok(Some(who)) => who.clone(),
-        Ok(None) => return Err(Failure::new(Exit::InvalidValue, "CT ID missing")),
-        Err(_) => String::new(),
+        _ if is_about_one => return Err(Failure::new(Exit::InvalidValue, "CT ID missing")),
+        _ => String::new(),
     };
     Ok(Request {
         talk,
