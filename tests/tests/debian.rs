@@ -38,7 +38,7 @@ fn systemd_gets_to_running_and_stops_by_itself() {
 #[test]
 fn systemd_of_debian_13_gets_to_running_and_stops_by_itself() {
     let test = "systemd_of_debian_13_gets_to_running_and_stops_by_itself";
-    let Some(node) = running(test, "debian-13-x86_64", "10.84.0.5") else { return };
+    let Some(node) = running(test, "debian-13-x86_64", "10.84.0.8") else { return };
     boot_and_halt(&node);
 }
 

@@ -104,7 +104,7 @@ fn job(
         limit_seconds: policy.limit_seconds,
         checkout: tests::checkout().to_owned(),
         vz_bin: std::env::var_os("VZ_BIN").map_or(default, PathBuf::from),
-        templates: vec![template("debian-12-x86_64")?],
+        templates: containers::DEBIAN.into_iter().map(template).collect::<Result<_, _>>()?,
     };
     Ok((job, built.binaries))
 }
