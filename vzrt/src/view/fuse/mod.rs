@@ -155,10 +155,13 @@ impl Server {
                 let all = File::ALL.into_iter().zip(wire::ROOT + 1..);
                 Reply::list(all.map(|(file, node)| (name_of(file), self.attributes(node, 0))), *from)
             }
-            (What::Attributes, _) if request.node == wire::ROOT || file.is_some() => {
-                let text = file.and_then(|file| self.text(file, view));
-                Reply::attributes(&self.attributes(request.node, text.map_or(0, |text| text.len() as u64)))
+            (What::Attributes, None) if request.node == wire::ROOT => {
+                Reply::attributes(&self.attributes(wire::ROOT, 0))
             }
+            (What::Attributes, Some(file)) => match self.text(file, view) {
+                Some(text) => Reply::attributes(&self.attributes(request.node, text.len() as u64)),
+                None => Reply::Error(Errno::IO),
+            },
             (What::Open { for_writing: false }, Some(_)) => {
                 self.next_handle += 1;
                 Reply::opened(self.next_handle)
