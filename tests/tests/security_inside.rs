@@ -386,8 +386,8 @@ fn a_container_cannot_take_the_process_ids_of_others() {
 fn a_console_flood_cannot_fill_the_host() {
     let Some(node) = running("a_console_flood_cannot_fill_the_host") else { return };
     inside(&node, 101, "dd if=/dev/zero bs=64k count=200 2>/dev/null > /dev/console").ok();
-    let size = |name: &str| fs::metadata(node.path("run/101").join(name)).map_or(0, |m| m.len());
-    let all = size("console.log") + size("console.log.1");
+    let size = |name: &str| fs::metadata(node.path("run").join(name)).map_or(0, |m| m.len());
+    let all = size("101.console") + size("101.console.1");
     assert!(all > 0 && all <= 128 << 10, "{all} bytes of console are kept");
 }
 
