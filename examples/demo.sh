@@ -150,6 +150,7 @@ took() { TIMEFORMAT="  %R seconds"; { time run vzctl exec 101 "$loop"; } 2>&1; }
 say "4. Changed while it runs: memory"
 memory
 run vzctl set 101 --ram 256M --swap 128M --save
+run vzctl exec 101 free -m
 memory
 [ "$seen" = $((256 << 20)) ] || die "the memory limit is $seen, not 256 MiB"
 
@@ -188,7 +189,7 @@ run vzlist -a || true
 say "That was it. What to try next"
 cat <<MORE
   examples/demo.sh --keep         the same, and container 101 stays for you: vzctl enter 101
-  make install                    vzctl, vzlist, vzpkg in /usr/sbin, configuration in /etc/vz
+  make install                    vzctl and its other names in /usr/sbin, configuration in /etc/vz
   vzctl check                     what this host can do for containers
   docs/getting-started.md         the first hour
 MORE
