@@ -87,12 +87,13 @@ pub(crate) fn build(
     let console = dev::console(root.as_fd())?;
     pivot(root)?;
     mounts::mask(spec)?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    settle(plan);
+    // Last of all, for who serves the files is making the network meanwhile.
     files.map_or(Ok(()), view::place::at_start)?;
     // As systemd makes it on a machine, and in a container leaves to who made it: what is mounted inside later shows in services that have a
     // mount namespace of their own, and `podman` asks for it.
     sys::make_all_shared().call(|| "mount_setattr(/, shared, recursive)")?;
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    settle(plan);
     Ok(console)
 }
 
