@@ -411,10 +411,14 @@ fn a_lock_held_for_ever_ends_in_an_error() {
     guest.write("etc/.pwd.lock", "");
     // An open file description's lock: one of this same process would not stand in its own way.
     let holder = File::options().write(true).open(guest.path("etc/.pwd.lock")).unwrap();
-    let lock = libc::flock { l_type: libc::F_WRLCK as i16, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
-    nix::fcntl::fcntl(&holder, nix::fcntl::FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+    let set = |l_type| {
+        let lock = libc::flock { l_type, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
+        nix::fcntl::fcntl(&holder, nix::fcntl::FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+    };
+    set(libc::F_WRLCK as i16);
     assert!(matches!(&guest.set_all()[2], Err(Error::Locked(path)) if path == "/etc/.pwd.lock"));
-    drop(holder);
+    // Closing would not do: a child that another test forked meanwhile still has the description, and with it the lock.
+    set(libc::F_UNLCK as i16);
     guest.set_all().into_iter().for_each(Result::unwrap);
 }
 
