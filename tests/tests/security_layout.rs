@@ -84,9 +84,10 @@ fn a_private_area_that_is_a_link_is_refused_and_where_it_leads_is_left_alone() {
         let outcome = bounded(&node, command);
         assert!(outcome.code != 0 && !outcome.stderr.is_empty(), "{command:?}: {outcome:?}");
     }
+    // Before 102 runs: what it writes itself lies there too, where a private area is a directory.
+    assert_nothing_left(&node, &machine);
     bounded(&node, &["start", "102"]).ok();
     bounded(&node, &["stop", "102", "--fast"]).ok();
-    assert_nothing_left(&node, &machine);
 }
 
 /// A process that is ended with the test.

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -152,7 +152,7 @@ impl Script {
         env.extend(plan.vz.hooks.env.iter().filter(|(k, _)| k == "VEID").map(|(k, v)| format!("{k}={v}")));
         sys::reset_signals().call(|| "sigprocmask()")?;
         confine(plan)?;
-        exec_shell(&[path], &env)
+        exec_shell(&[path], &env, Some(memory.as_fd()))
     }
 }
 
@@ -165,8 +165,14 @@ fn last_words(output: &OwnedFd) -> Vec<String> {
     String::from_utf8_lossy(&bytes[..n]).lines().map(str::to_owned).collect()
 }
 
-/// Becomes `bash` with these arguments, or `sh` where there is no bash.
-pub(crate) fn exec_shell(args: &[String], env: &[String]) -> Result<std::convert::Infallible, Trouble> {
+/// Becomes `bash` with these arguments, or `sh` where there is no bash. Takes nothing along but the standard descriptors and `keep`, also where
+/// it fails.
+pub(crate) fn exec_shell(
+    args: &[String],
+    env: &[String],
+    keep: Option<BorrowedFd>,
+) -> Result<std::convert::Infallible, Trouble> {
+    sys::close_above_stderr_but(keep).call(|| "close_range()")?;
     let c = |s: &str| CString::new(s).map_err(|e| Trouble::Call(e.to_string()));
     let env = env.iter().map(|e| c(e)).collect::<Result<Vec<_>, _>>()?;
     let mut why = String::new();

@@ -156,10 +156,9 @@ fn receive(channel: &Channel, mut files: Option<&mut Files>) -> Result<Option<(M
             r => r.call(|| "poll()")?,
         };
         let (said, asked) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
-        if asked {
-            files.server.serve(&mut files.view)?;
-        }
-        if said {
+        // The files end with the first process, which has then said why.
+        let ended = asked && files.server.serve(&mut files.view).inspect_err(|e| tracing::debug!("{}", chain(e))).is_err();
+        if said || ended {
             break;
         }
     }
@@ -352,6 +351,8 @@ pub(crate) fn exec_init(plan: &Plan, channel: &Channel) -> Result<(), Trouble> {
     container::console_as_stdio()?;
     sys::reset_signals().call(|| "sigprocmask()")?;
     container::confine_asking(plan, |listener| channel.send(&Message::Asking, Some(listener.as_fd())))?;
+    // The channel stays: its end tells that execve succeeded.
+    sys::close_above_stderr_but(Some(channel.as_fd())).call(|| "close_range()")?;
     let process = plan.spec.process().as_ref();
     let c_strings = |list: Option<&Vec<String>>| -> Vec<std::ffi::CString> {
         list.into_iter().flatten().filter_map(|s| std::ffi::CString::new(s.as_str()).ok()).collect()

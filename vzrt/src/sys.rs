@@ -186,6 +186,31 @@ pub(crate) fn cloexec_all_above_stderr() -> io::Result<()> {
     if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Closes every descriptor above standard error but one, for a process that is about to become a program of a container.
+///
+/// Close-on-exec is not enough there: the kernel closes such descriptors *after* it has given the process its new memory, which belongs to the
+/// container's user namespace, and in between the container's root may look at them in `/proc/PID/fd` (begin_new_exec, fs/exec.c).
+///
+/// What has been closed still has owners in this process; they must only be dropped by its end. Writing to one fails with EBADF.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn close_above_stderr_but(keep: Option<BorrowedFd>) -> io::Result<()> {
+    let keep = keep.map(|fd| fd.as_raw_fd().unsigned_abs()).filter(|fd| *fd > 2);
+    let ranges = match keep {
+        None => vec![(3, u32::MAX)],
+        Some(fd) => vec![(3, fd - 1), (fd + 1, u32::MAX)],
+    };
+    for (first, last) in ranges.into_iter().filter(|(first, last)| first <= last) {
+        // SAFETY: nothing is opened afterwards whose number an owner of a closed descriptor could take for its own: the process becomes another
+        // program, or ends by `exit_now`.
+        if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 /// Closes every descriptor, the standard ones included (close_range(2), Linux 5.9): for a process that only waits for its end.
 pub(crate) fn close_all() {
     // SAFETY: called where the process uses no descriptor any more and runs no destructor (it waits to be killed).

@@ -255,7 +255,7 @@ impl<'a> Inside<'a> {
     }
 
     /// Makes a process inside. `work` runs in it and normally becomes another program; a failure goes over `channel`, or to standard error
-    /// where there is none, and ends it with 127, the shells' status for what could not be run.
+    /// where there is none (any more), and ends it with 127, the shells' status for what could not be run.
     ///
     /// A process of ours goes first: it joins everything while it is still out of the container's sight (a process id namespace is joined by
     /// the children of who sets it, not by itself), and then makes the process proper as our child. Whatever shows in the container's
@@ -330,13 +330,13 @@ impl<'a> Inside<'a> {
         let mut env: Vec<String> = ENV.iter().map(|s| (*s).to_owned()).collect();
         env.push(term.to_owned());
         match program {
-            Program::Line(line) => hooks::exec_shell(&["-c".into(), line.clone()], &env),
-            Program::Stdin => hooks::exec_shell(&["-s".into()], &env),
+            Program::Line(line) => hooks::exec_shell(&["-c".into(), line.clone()], &env, None),
+            Program::Stdin => hooks::exec_shell(&["-s".into()], &env, None),
             Program::LoginShell => {
                 env[0] = "HOME=/root".into();
                 let _ = nix::unistd::chdir("/root");
-                hooks::exec_shell(&["-i".into(), "-l".into()], &env)
-                    .or_else(|_| hooks::exec_shell(&["-i".into()], &env))
+                hooks::exec_shell(&["-i".into(), "-l".into()], &env, None)
+                    .or_else(|_| hooks::exec_shell(&["-i".into()], &env, None))
             }
             Program::Argv(argv) => exec_argv(argv, &env),
         }
@@ -348,14 +348,12 @@ fn run(
     channel: Option<&Channel>,
     work: impl FnOnce(Option<&Channel>) -> Result<std::convert::Infallible, Trouble>,
 ) -> ! {
+    use std::io::Write;
     let Err(trouble) = work(channel);
-    let told = match channel {
-        Some(channel) => channel.send(&Message::Failed(trouble), None).is_ok(),
-        None => {
-            use std::io::Write;
-            writeln!(std::io::stderr(), "{trouble}").is_ok()
-        }
-    };
+    let text = trouble.to_string();
+    // Who got as far as execve has closed the channel, and speaks where the program would have.
+    let told = channel.is_some_and(|channel| channel.send(&Message::Failed(trouble), None).is_ok())
+        || writeln!(std::io::stderr(), "{text}").is_ok();
     sys::exit_now(if told { NOT_RUN } else { 1 })
 }
 
@@ -399,6 +397,7 @@ fn exec_argv(argv: &[String], env: &[String]) -> Result<std::convert::Infallible
         hooks::PATH.split(':').map(|dir| format!("{dir}/{program}")).collect()
     };
     let mut why = nix::errno::Errno::ENOENT;
+    sys::close_above_stderr_but(None).call(|| "close_range()")?;
     for path in &candidates {
         let Err(e) = nix::unistd::execve(&c(path)?, &args, &vars);
         if e != nix::errno::Errno::ENOENT {
