@@ -156,3 +156,41 @@ fn a_container_is_no_part_of_the_unit_that_started_it() {
     }
     assert_eq!(self::state(), state);
 }
+
+/// A unit of systemd's, gone with the test.
+struct Unit(PathBuf);
+
+impl Drop for Unit {
+    fn drop(&mut self) {
+        // A test that fails elsewhere shall not fail again here.
+        let _ = fs_err::remove_file(&self.0);
+        let _ = Command::new("systemctl").arg("daemon-reload").status();
+    }
+}
+
+#[test]
+fn the_boot_unit_starts_the_containers_of_the_host_and_stops_them() {
+    let Some(node) = limited("the_boot_unit_starts_the_containers_of_the_host_and_stops_them") else { return };
+    node.done(["set", "101", "--onboot", "yes", "--save"]);
+    node.done(["stop", "101"]);
+    let name = format!("vz-{}.service", node.name());
+    let unit = Unit(Path::new("/run/systemd/system").join(&name));
+    let shipped = fs_err::read_to_string(tests::checkout().join("vzctl/etc/vz.service")).expect("the unit");
+    // As it is shipped, but for where this node and this checkout's program are.
+    let here = format!("[Service]\nEnvironment=VZ_CONFDIR={}\n", node.path("etc").display());
+    let ours =
+        shipped.replace("[Service]\n", &here).replace("=vzctl ", &format!("={} ", tests::node::binary().display()));
+    let ours = ours.replace("=-vzctl ", &format!("=-{} ", tests::node::binary().display()));
+    assert_eq!(ours.matches(tests::node::binary().to_str().expect("a path")).count(), 2, "{ours}");
+    fs_err::write(&unit.0, ours.replace("/etc/vz/vz.conf", &node.path("etc/vz.conf").display().to_string()))
+        .expect("a unit");
+    systemctl(&["daemon-reload"]);
+    let state = state();
+    systemctl(&["start", &name]);
+    assert_eq!(node.inside("echo on"), "on");
+    let show = |property| systemctl(&["show", "--value", "-p", property, &name]);
+    assert_eq!((show("ActiveState"), show("Result"), show("MainPID")), ("active".into(), "success".into(), "0".into()));
+    systemctl(&["stop", &name]);
+    assert!(node.vzctl(["status", "101"]).stdout.ends_with("down\n"));
+    assert_eq!(self::state(), state);
+}

@@ -157,7 +157,8 @@ fn receive(channel: &Channel, mut files: Option<&mut Files>) -> Result<Option<(M
         };
         let (said, asked) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
         // The files end with the first process, which has then said why.
-        let ended = asked && files.server.serve(&mut files.view).inspect_err(|e| tracing::debug!("{}", chain(e))).is_err();
+        let ended =
+            asked && files.server.serve(&mut files.view).inspect_err(|e| tracing::debug!("{}", chain(e))).is_err();
         if said || ended {
             break;
         }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use procfs::{Current, Meminfo};
+
 use crate::cgroup::{DeviceAccount, MemoryAccount};
 
 /// What a container's memory looks like from inside, in bytes.
@@ -134,6 +136,38 @@ impl Memory {
     }
 }
 
+/// The account of a container whose memory nobody counts (a host without a memory controller): it can have what the host has, and has as much
+/// left as there is. That of a host whose `/proc/meminfo` can't be read is empty.
+pub(super) fn of_the_host() -> MemoryAccount {
+    let host = Meminfo::current().inspect_err(|e| tracing::debug!("/proc/meminfo: {e}"));
+    host.map_or_else(|_| MemoryAccount::default(), |host| whole(&host))
+}
+
+/// The whole machine as an account.
+fn whole(host: &Meminfo) -> MemoryAccount {
+    MemoryAccount {
+        used: host.mem_total.saturating_sub(host.mem_free),
+        swap_used: host.swap_total.saturating_sub(host.swap_free),
+        anon: host.anon_pages.unwrap_or(0),
+        file: host.cached + host.buffers,
+        shmem: host.shmem.unwrap_or(0),
+        mapped: host.mapped,
+        dirty: host.dirty,
+        writeback: host.writeback,
+        swap_cached: host.swap_cached,
+        active_anon: host.active_anon.unwrap_or(0),
+        inactive_anon: host.inactive_anon.unwrap_or(0),
+        active_file: host.active_file.unwrap_or(0),
+        inactive_file: host.inactive_file.unwrap_or(0),
+        unevictable: host.unevictable.unwrap_or(0),
+        slab_reclaimable: host.s_reclaimable.unwrap_or(0),
+        slab_unreclaimable: host.s_unreclaim.unwrap_or(0),
+        kernel_stack: host.kernel_stack.unwrap_or(0),
+        page_tables: host.page_tables.unwrap_or(0),
+        ..MemoryAccount::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
@@ -194,5 +228,16 @@ mod tests {
             prop_assert!(get("MemFree") + get("Cached") + get("Slab") <= get("MemTotal"));
             prop_assert!(get("SwapFree") <= get("SwapTotal") && get("Shmem") <= get("Cached"));
         }
+    }
+
+    #[test]
+    fn where_nobody_counts_memory_a_container_has_as_much_left_as_the_host() {
+        let host = Meminfo::current().unwrap();
+        let memory = Memory::new(whole(&host), host.mem_total, host.swap_total);
+        assert_eq!((memory.total, memory.free), (host.mem_total, host.mem_free));
+        assert_eq!((memory.swap_total, memory.swap_free), (host.swap_total, host.swap_free));
+        assert_eq!(memory.cached, host.cached + host.buffers);
+        // The kernel's own estimate keeps something back for its watermarks.
+        assert!(memory.available >= memory.free && memory.available <= memory.total);
     }
 }

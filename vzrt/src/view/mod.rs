@@ -143,7 +143,7 @@ impl View {
     fn memory(&self) -> Result<Memory, Error> {
         let host = rustix::system::sysinfo();
         let unit = u64::from(host.mem_unit).max(1);
-        let account = self.cgroup.memory_account()?.unwrap_or_default();
+        let account = self.cgroup.memory_account()?.unwrap_or_else(memory::of_the_host);
         Ok(Memory::new(account, host.totalram * unit, host.totalswap * unit))
     }
 

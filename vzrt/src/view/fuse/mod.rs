@@ -35,6 +35,10 @@ const MOST_KEPT: usize = 16;
 /// read makes its attendant work no more than this often.
 const FRESH: Duration = Duration::from_millis(20);
 
+/// How long to look for the next request before sleeping: opening a file and reading it are three of them, each sent when the one before has been
+/// answered, and to be woken takes longer than to answer.
+const LOOK_AGAIN: Duration = Duration::from_micros(30);
+
 /// A connection with the kernel: as long as it is open somewhere, the mounts of it live.
 #[derive(Debug)]
 pub(crate) struct Connection(OwnedFd);
@@ -120,12 +124,17 @@ impl Server {
     /// The connection has ended: nobody has a file of it mounted any more.
     pub(crate) fn serve(&mut self, view: &mut View) -> Result<(), Failed> {
         let mut buffer = [0u8; wire::MOST_BYTES];
-        for _ in 0..16 {
+        let (mut answered, mut looking) = (0, None::<Instant>);
+        while answered < 16 {
             match rustix::io::read(&self.device, &mut buffer) {
-                Ok(n) => self.answer(&buffer[..n], view)?,
+                Ok(n) => {
+                    self.answer(&buffer[..n], view)?;
+                    (answered, looking) = (answered + 1, None);
+                }
                 // ENOENT: whoever asked was killed meanwhile.
                 Err(Errno::INTR | Errno::NOENT) => {}
-                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::AGAIN) if looking.get_or_insert_with(Instant::now).elapsed() < LOOK_AGAIN => {}
+                Err(Errno::AGAIN) => break,
                 Err(e) => return Err(e).call(|| format!("read({DEVICE})")),
             }
         }
@@ -148,18 +157,18 @@ impl Server {
         Some(match (&request.what, file) {
             (What::Init { major, minor }, _) => Reply::init(*major, *minor),
             (What::Lookup { name }, _) if request.node == wire::ROOT => match numbered(name) {
-                Some((node, _)) => Reply::entry(&self.attributes(node, 0)),
+                Some((node, _)) => Reply::entry(&self.unread(node)),
                 None => Reply::Error(Errno::NOENT),
             },
             (What::List { from }, _) if request.node == wire::ROOT => {
                 let all = File::ALL.into_iter().zip(wire::ROOT + 1..);
-                Reply::list(all.map(|(file, node)| (name_of(file), self.attributes(node, 0))), *from)
+                Reply::list(all.map(|(file, node)| (name_of(file), self.unread(node))), *from)
             }
             (What::Attributes, None) if request.node == wire::ROOT => {
-                Reply::attributes(&self.attributes(wire::ROOT, 0))
+                Reply::attributes(&self.attributes(wire::ROOT, 0, wire::ALWAYS))
             }
             (What::Attributes, Some(file)) => match self.text(file, view) {
-                Some(text) => Reply::attributes(&self.attributes(request.node, text.len() as u64)),
+                Some((text, fresh)) => Reply::attributes(&self.attributes(request.node, text.len() as u64, fresh)),
                 None => Reply::Error(Errno::IO),
             },
             (What::Open { for_writing: false }, Some(_)) => {
@@ -187,7 +196,7 @@ impl Server {
             None => {
                 kept.map(|at| self.kept.remove(at));
                 // The container has ended, or is about to.
-                let Some(text) = self.text(file, view) else { return Reply::Error(Errno::IO) };
+                let Some((text, _)) = self.text(file, view) else { return Reply::Error(Errno::IO) };
                 self.kept.truncate(MOST_KEPT - 1);
                 self.kept.push_front((handle, Rc::clone(&text)));
                 text
@@ -198,18 +207,27 @@ impl Server {
         Reply::Data(text.as_bytes()[start..end].to_vec())
     }
 
-    fn text(&mut self, file: File, view: &mut View) -> Option<Rc<str>> {
+    /// The text, and for how long it will still be the same.
+    fn text(&mut self, file: File, view: &mut View) -> Option<(Rc<str>, Duration)> {
         let last = &mut self.fresh[file as usize];
-        if let Some((_, text)) = last.as_ref().filter(|(made, _)| made.elapsed() < FRESH) {
-            return Some(Rc::clone(text));
+        if let Some((made, text)) = last {
+            let left = FRESH.saturating_sub(made.elapsed());
+            if !left.is_zero() {
+                return Some((Rc::clone(text), left));
+            }
         }
         let text: Rc<str> = view.text(file).ok()?.into();
         *last = Some((Instant::now(), Rc::clone(&text)));
-        Some(text)
+        Some((text, FRESH))
     }
 
-    fn attributes(&self, node: u64, bytes: u64) -> Attributes {
-        Attributes { node, directory: node == wire::ROOT, bytes, uid: self.owner.uid, gid: self.owner.gid }
+    fn attributes(&self, node: u64, bytes: u64, valid: Duration) -> Attributes {
+        Attributes { node, directory: node == wire::ROOT, bytes, valid, uid: self.owner.uid, gid: self.owner.gid }
+    }
+
+    /// Of a file whose size nobody has asked for yet.
+    fn unread(&self, node: u64) -> Attributes {
+        self.attributes(node, 0, Duration::ZERO)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Requests and replies as bytes: linux/fuse.h, protocol 7.31 and what later kernels make of it.
 
+use std::time::Duration;
+
 use rustix::io::Errno;
 
 /// The number of the root directory.
@@ -20,8 +22,8 @@ const MAX_WRITE: u32 = 4096;
 /// `FUSE_DO_READDIRPLUS`: who lists the directory has then looked up all of it.
 const LISTS_LOOK_UP: u32 = 1 << 13;
 
-/// Seconds for which the kernel may remember a name and a directory: these never change. Of a file it asks each time, for the size.
-const VALID_S: u64 = 86_400;
+/// For how long the kernel may remember a name and a directory: these never change.
+pub(super) const ALWAYS: Duration = Duration::from_secs(86_400);
 
 /// What the kernel wants.
 #[derive(Debug, PartialEq, Eq)]
@@ -94,16 +96,14 @@ pub(super) struct Attributes {
     pub(super) node: u64,
     pub(super) directory: bool,
     pub(super) bytes: u64,
+    /// For how long the kernel need not ask again.
+    pub(super) valid: Duration,
     pub(super) uid: u32,
     pub(super) gid: u32,
 }
 
 impl Attributes {
     /// `struct fuse_attr`.
-    fn valid_s(&self) -> u64 {
-        if self.directory { VALID_S } else { 0 }
-    }
-
     fn bytes(&self) -> Vec<u8> {
         let (kind, links) = if self.directory { (libc::S_IFDIR | 0o555, 2) } else { (libc::S_IFREG | 0o444, 1) };
         let mut out = Out::default();
@@ -133,7 +133,8 @@ impl Reply {
     /// `struct fuse_entry_out`.
     pub(super) fn entry(attributes: &Attributes) -> Self {
         let mut out = Out::default();
-        out.u64s(&[attributes.node, 0, VALID_S, attributes.valid_s()]).u32s(&[0, 0]);
+        let (name, all) = (ALWAYS, attributes.valid);
+        out.u64s(&[attributes.node, 0, name.as_secs(), all.as_secs()]).u32s(&[name.subsec_nanos(), all.subsec_nanos()]);
         out.0.extend(attributes.bytes());
         Self::Data(out.0)
     }
@@ -159,7 +160,7 @@ impl Reply {
     /// `struct fuse_attr_out`.
     pub(super) fn attributes(attributes: &Attributes) -> Self {
         let mut out = Out::default();
-        out.u64s(&[attributes.valid_s()]).u32s(&[0, 0]);
+        out.u64s(&[attributes.valid.as_secs()]).u32s(&[attributes.valid.subsec_nanos(), 0]);
         out.0.extend(attributes.bytes());
         Self::Data(out.0)
     }
@@ -236,7 +237,7 @@ mod tests {
 
     #[test]
     fn replies_have_the_sizes_of_the_kernels_structures() {
-        let a = Attributes { node: 2, directory: false, bytes: 0, uid: 1, gid: 1 };
+        let a = Attributes { node: 2, directory: false, bytes: 0, valid: ALWAYS, uid: 1, gid: 1 };
         let size = |reply: Reply| reply.bytes(1).len() - 16;
         assert_eq!(size(Reply::init(7, 40)), 64);
         assert_eq!(size(Reply::entry(&a)), 128);
