@@ -48,6 +48,9 @@ fn go(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     fs_err::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let roots = root::make(directory.path())?;
     let node = Node::new();
+    // What runtimes keep of a running container lies in /run, which is in memory on a host with systemd, if not on this one.
+    let memory = tempfile::Builder::new().prefix("vzbench").tempdir_in("/dev/shm")?;
+    node.configure(&format!("VZ_RUNDIR={}", memory.path().join("vz").display()));
     describe_machine()?;
 
     let ours = runtimes::ours(&node, &roots)?;
@@ -55,7 +58,7 @@ fn go(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let found = [
         ("vzctl", ours),
         ("lxc", runtimes::lxc(directory.path(), &roots)?),
-        ("runc", runtimes::runc(directory.path(), &roots)?),
+        ("runc", runtimes::runc(directory.path(), &memory.path().join("runc"), &roots)?),
         ("unshare", runtimes::unshare(&roots)),
     ];
     for (name, _) in found.iter().filter(|(_, runtime)| runtime.is_none()) {

@@ -11,14 +11,15 @@ use crate::NORMAL;
 use crate::measure::Timings;
 
 /// Work of `work.c`, where it is done (`None`: on a disk), and what it stands for.
-const WORKS: [(&str, Option<&str>, &str); 7] = [
+const WORKS: [(&str, Option<&str>, &str); 8] = [
     ("cpu", None, "arithmetic and memory"),
     ("calls", None, "open, fstat, read, close; a pipe: inside through the overlay"),
     ("calls", Some("/dev/shm"), "the same on a tmpfs"),
     ("files", None, "500 files made, written, read, removed"),
     ("net", None, "TCP on the loopback: talk and flood"),
     ("null", None, "getppid, a million times: the bare way into the kernel"),
-    ("proc", None, "/proc/meminfo opened and read 1,000 times: ms here are us for one"),
+    ("proc", None, "/proc/meminfo opened, read, closed 1,000 times: ms here are us for one"),
+    ("again", None, "/proc/meminfo read 1,000 times by who keeps it open"),
 ];
 
 pub(crate) fn measure(rounds: u32, node: &Node, directory: &Path) -> Result<(), Box<dyn Error>> {

@@ -107,9 +107,9 @@ pub(crate) fn lxc(directory: &Path, roots: &Roots) -> Result<Option<Runtime>, Bo
 }
 
 /// runc with the specification it generates itself, the ids mapped as ours.
-pub(crate) fn runc(directory: &Path, roots: &Roots) -> Result<Option<Runtime>, Box<dyn Error>> {
+pub(crate) fn runc(directory: &Path, state: &Path, roots: &Roots) -> Result<Option<Runtime>, Box<dyn Error>> {
     let Some(runc) = find("runc") else { return Ok(None) };
-    let (bundle, state) = (directory.join("runc"), directory.join("runc-state"));
+    let bundle = directory.join("runc");
     fs_err::create_dir_all(&bundle)?;
     let mut spec = Command::new(&runc);
     spec.arg("spec").current_dir(&bundle);
