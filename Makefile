@@ -54,9 +54,9 @@ build-tests:
 	$(CARGO) test --no-run --locked --workspace --lib --bins --tests
 
 # Runs every part even if one fails, and fails if one did. The skips of all parts come last, with their reasons.
-test: deps build build-tests ## pure tests, then as root on this host (in the reference machine: make test-reference)
+test: deps build build-tests ## pure tests, then as root on this host, then the same in the reference machine
 	@rm -rf target/skips; failed=; \
-	for part in test-fast test-host; do \
+	for part in test-fast test-host test-reference; do \
 	    echo "== make $$part"; $(MAKE) --no-print-directory $$part || failed="$$failed $$part"; done; \
 	echo "== skipped"; cat target/skips/* 2>/dev/null || true; \
 	if [ -n "$$failed" ]; then echo "== FAILED:$$failed"; exit 1; fi; echo "== all parts passed"
