@@ -69,6 +69,9 @@ pub struct Extras {
     pub cgroup: String,
     /// Host ids of the container's ids 0 and up.
     pub ids: IdRange,
+    /// Barriers and limits of its beancounters, those that follow from others included.
+    #[serde(default)]
+    pub bounds: beancounters::Set,
     /// Private area and root.
     pub root: RootPlan,
     /// `venet0`.

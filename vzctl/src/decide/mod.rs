@@ -12,7 +12,7 @@ use vzrt::net::{HostNet, NeighbourDevs, NetPlan};
 use vzrt::plan::{Extras, GuestPlan, Hooks, IdRange};
 use vzrt::{Ctid, Plan};
 
-pub use resources::{only_rates, resources, without_rates};
+pub use resources::{bounds, only_rates, resources, without_rates};
 pub use root::{image_file, is_bounded_by_image, project_id, root, wants_quota};
 
 use crate::config::Node;
@@ -42,6 +42,7 @@ pub fn plan(node: &Node, container: &Subject) -> Result<Plan, Failure> {
         lock_file: node.lock_file(ctid),
         cgroup: node.global.cgroup.clone(),
         ids,
+        bounds: bounds(&container.settings)?,
         root: root(node, container, ids)?,
         net: net_plan(node, container)?,
         hooks: hooks(node, ctid)?,

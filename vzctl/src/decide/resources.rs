@@ -41,17 +41,37 @@ fn saturate(n: u64) -> i64 {
 fn memory(settings: &Settings) -> Result<Option<LinuxMemory>, Failure> {
     let bytes = |r: Resource| settings.bounds.get(r).and_then(|b| b.limit().in_bytes()?.finite());
     let ram = bytes(Resource::Physpages);
-    if vswap::is_vswap(&settings.bounds) && settings.bounds.get(Resource::Swappages).is_none() {
-        return Err(Failure::new(Exit::NotEnoughBeancounters, "Error: required UB parameter (swap) not set")
-            .hint("Set it together with --ram: --swap 0 for none."));
-    }
     let swap = bytes(Resource::Swappages);
     let total = match (ram, swap) {
         (Some(ram), Some(swap)) => Some(saturate(ram.saturating_add(swap))),
         _ => None,
     };
-    let memory = LinuxMemoryBuilder::default().limit(ram.map_or(-1, saturate)).swap(total.unwrap_or(-1)).build();
-    memory.map(Some).map_err(|e| Failure::from_error(Exit::InvalidValue, &e))
+    let mut builder = LinuxMemoryBuilder::default().limit(ram.map_or(-1, saturate)).swap(total.unwrap_or(-1));
+    if let Some(guaranteed) = guaranteed_bytes(&bounds(settings)?) {
+        builder = builder.reservation(saturate(guaranteed));
+    }
+    builder.build().map(Some).map_err(|e| Failure::from_error(Exit::InvalidValue, &e))
+}
+
+/// The bounds of all beancounters that are said or follow from what is said.
+///
+/// # Errors
+/// RAM has a limit and nothing is said of swap.
+pub fn bounds(settings: &Settings) -> Result<beancounters::Set, Failure> {
+    vswap::fill(&settings.bounds, settings.vm_overcommit).map_err(|_| {
+        Failure::new(Exit::NotEnoughBeancounters, "Error: required UB parameter (swap) not set")
+            .hint("Set it together with --ram: --swap 0 for none.")
+    })
+}
+
+/// How much of its memory a container keeps when the host runs short: what is guaranteed to be there (vmguarpages) and what is guaranteed not to be
+/// taken by the killer (oomguarpages) is the same memory, of which it can have no more than its RAM. `None`: nothing was promised.
+fn guaranteed_bytes(bounds: &beancounters::Set) -> Option<u64> {
+    let bytes = |amount: beancounters::Amount| amount.in_bytes().map(beancounters::Amount::count);
+    let barrier = |resource| bounds.get(resource).and_then(|bound| bytes(bound.barrier()));
+    let ram = bounds.get(Resource::Physpages).and_then(|bound| bytes(bound.limit())).unwrap_or(u64::MAX);
+    let promised = [Resource::Vmguarpages, Resource::Oomguarpages].into_iter().filter_map(barrier).max()?;
+    Some(promised.min(ram))
 }
 
 fn cpu(settings: &Settings) -> Result<LinuxCpu, Failure> {

@@ -54,6 +54,7 @@ impl Live<'_> {
     /// Everything that is a limit of the cgroup: only what differs is written, except for `--reset_ub`.
     fn limits(&mut self) -> Result<(), Failure> {
         let private = &self.after.ve_private;
+        self.plan.vz.bounds = decide::bounds(&self.after.settings)?;
         let mut wanted = decide::resources(&self.after.settings, private)?;
         let before = decide::resources(&self.before.settings, private)?;
         if wanted == before && !self.request.reset_ub {
