@@ -44,6 +44,9 @@ pub mod format;
 pub mod read;
 pub mod resource;
 pub mod set;
+mod sockets;
+mod tasks;
+mod terminals;
 pub mod vswap;
 
 pub use amount::{Amount, Unit};

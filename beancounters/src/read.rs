@@ -1,4 +1,5 @@
-//! What can be counted of a container today, from its cgroups alone.
+//! What can be counted of a container: from its cgroups, from its processes (`tasks.rs`) and from its network namespace
+//! (`sockets.rs`).
 //!
 //! | resource | held | maxheld | failcnt |
 //! |---|---|---|---|
@@ -10,11 +11,16 @@
 //! | oomguarpages | `memory.stat`: anonymous and unevictable lists, and swap | – | `oom_kill` of v2 `memory.events`, v1 `memory.oom_control` |
 //! | swappages | v2 `memory.swap.current`, v1 `memory.stat: total_swap` | v2 `memory.swap.peak` (since 6.5) | v2 `memory.swap.events: max`, v1 `memory.memsw.failcnt` |
 //! | dcachesize | v2 `memory.stat: slab_reclaimable` | – | – |
+//! | lockedpages, privvmpages, numsiginfo | `/proc/PID/status` of its processes, summed | – | – |
+//! | numfile | descriptors of its processes | – | – |
+//! | numflock | `/proc/locks`, those of its processes | – | – |
+//! | numpty | the terminals in its `/dev/pts` | – | – |
+//! | numtcpsock, numothersock, tcpsndbuf, tcprcvbuf, othersockbuf, dgramrcvbuf | lists of its network namespace | – | – |
 //!
 //! Everything else, and every file a kernel does not have, is `None`: not known, and never a zero in its place. Notably:
 //!
-//! * numtcpsock and numothersock have no honest source without BPF. `/proc/PID/net/sockstat` leaves out every TCP socket that is neither
-//!   bound nor connected, and everything in a network namespace that the container made itself.
+//! * Without BPF numtcpsock and numothersock leave out every socket that is neither bound nor connected, and everything in a network namespace
+//!   that the container made itself.
 //! * The `.local` files are the refusals at the container's *own* limit. The others would let root in the container drive its failcnt up
 //!   with limits of its own in cgroups of its own. `pids.events` of v2 before 6.11 counts where the forking task is, which is not here.
 //!   On v1 the container has no cgroups below this one, and the plain files are right.
@@ -23,12 +29,16 @@
 //!
 //! A [`Reader`] opens only what it is asked for and no file of many values twice: `vzlist` asks a thousand containers for one column.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::amount::{Amount, Unit};
 use crate::resource::Resource;
+use crate::sockets::{self, Sockets};
+use crate::tasks::{self, Sums};
+use crate::terminals::terminals;
 
 /// Which generation of cgroups the directories are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +59,10 @@ pub struct Sources {
     pub pids: Option<PathBuf>,
     /// What the files in them are called.
     pub version: CgroupVersion,
+    /// The directory whose `cgroup.procs`, and those below it, have all its processes.
+    pub processes: Option<PathBuf>,
+    /// Its first process, as the host numbers it: whose network and terminals are the container's.
+    pub init: Option<u32>,
 }
 
 /// A counter could not be read. One that does not exist is no error but `None`.
@@ -72,18 +86,21 @@ pub struct Usage {
     pub failcnt: Option<u64>,
 }
 
-/// Reads the counters of one container. It keeps `memory.stat` once it has read it, so make a new one for each look.
+/// Reads the counters of one container. It keeps what tells of several counters once it has read it, so make a new one for each look.
 #[derive(Debug)]
 pub struct Reader<'a> {
     sources: &'a Sources,
     stat: Option<MemoryStat>,
+    processes: Option<BTreeSet<u32>>,
+    sums: Option<Sums>,
+    sockets: Option<Sockets>,
 }
 
 impl<'a> Reader<'a> {
     /// A reader that has read nothing yet.
     #[must_use]
     pub fn new(sources: &'a Sources) -> Self {
-        Self { sources, stat: None }
+        Self { sources, stat: None, processes: None, sums: None, sockets: None }
     }
 
     /// All three numbers of `resource`.
@@ -116,6 +133,18 @@ impl<'a> Reader<'a> {
             }
             (Resource::Swappages, _) => self.swap_bytes()?,
             (Resource::Dcachesize, V2) => self.stat()?.slab_reclaimable,
+            (Resource::Lockedpages, _) => self.sums()?.map(|sums| sums.locked_bytes),
+            (Resource::Privvmpages, _) => self.sums()?.map(|sums| sums.private_bytes),
+            (Resource::Numsiginfo, _) => self.sums()?.map(|sums| sums.signals),
+            (Resource::Numfile, _) => self.processes()?.map(tasks::descriptors).transpose()?,
+            (Resource::Numflock, _) => self.processes()?.map(tasks::locks).transpose()?,
+            (Resource::Numpty, _) => self.sources.init.map(terminals).transpose()?.flatten(),
+            (Resource::Numtcpsock, _) => self.sockets()?.map(|sockets| sockets.tcp),
+            (Resource::Numothersock, _) => self.sockets()?.map(|sockets| sockets.other),
+            (Resource::Tcpsndbuf, _) => self.sockets()?.map(|sockets| sockets.tcp_send_bytes),
+            (Resource::Tcprcvbuf, _) => self.sockets()?.map(|sockets| sockets.tcp_receive_bytes),
+            (Resource::Othersockbuf, _) => self.sockets()?.map(|sockets| sockets.other_send_bytes),
+            (Resource::Dgramrcvbuf, _) => self.sockets()?.map(|sockets| sockets.datagram_receive_bytes),
             _ => None,
         };
         Ok(count.map(|count| in_unit_of(resource, count)))
@@ -170,6 +199,27 @@ impl<'a> Reader<'a> {
             CgroupVersion::V1 => Ok(self.stat()?.swap),
             CgroupVersion::V2 => self.memory("memory.swap.current"),
         }
+    }
+
+    fn processes(&mut self) -> Result<Option<&BTreeSet<u32>>, ReadError> {
+        if let (None, Some(directory)) = (&self.processes, &self.sources.processes) {
+            self.processes = Some(tasks::processes(directory)?);
+        }
+        Ok(self.processes.as_ref())
+    }
+
+    fn sums(&mut self) -> Result<Option<Sums>, ReadError> {
+        if self.sums.is_none() {
+            self.sums = self.processes()?.map(tasks::sums).transpose()?;
+        }
+        Ok(self.sums)
+    }
+
+    fn sockets(&mut self) -> Result<Option<Sockets>, ReadError> {
+        if self.sockets.is_none() {
+            self.sockets = self.sources.init.map(sockets::of).transpose()?;
+        }
+        Ok(self.sockets)
     }
 
     fn stat(&mut self) -> Result<MemoryStat, ReadError> {
@@ -292,7 +342,7 @@ mod tests {
             fs::write(dir.path().join(name), text).expect("write a file of the cgroup");
         }
         let path = Some(dir.path().to_owned());
-        (dir, Sources { memory: path.clone(), pids: path, version })
+        (dir, Sources { memory: path.clone(), pids: path, version, processes: None, init: None })
     }
 
     /// The three numbers as a row, with `-` for what is not known.
@@ -416,8 +466,9 @@ mod tests {
     #[test]
     fn what_has_no_source_is_not_known_rather_than_zero() {
         let (dir, empty) = cgroup(V2, &[("memory.stat", "anon 5\n"), ("pids.events", "max 9\n")]);
-        let nowhere = Sources { memory: None, pids: None, version: V1 };
-        let gone = Sources { memory: Some(dir.path().join("gone")), pids: None, version: V2 };
+        let nowhere = Sources { memory: None, pids: None, version: V1, processes: None, init: None };
+        let gone =
+            Sources { memory: Some(dir.path().join("gone")), pids: None, version: V2, processes: None, init: None };
         for sources in [empty, nowhere, gone] {
             let mut reader = Reader::new(&sources);
             for resource in Resource::ALL.into_iter().filter(|resource| *resource != Resource::Vmguarpages) {
@@ -469,7 +520,7 @@ mod tests {
         let usage = dir.join(if version == V1 { "memory.usage_in_bytes" } else { "memory.current" });
         // Not there for the root of v2, nor for a path of another cgroup namespace.
         if usage.exists() {
-            Ok(Sources { memory: Some(dir), pids: None, version })
+            Ok(Sources { memory: Some(dir), pids: None, version, processes: None, init: None })
         } else {
             Err(format!("no {}", usage.display()))
         }

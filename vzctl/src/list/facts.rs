@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::path::Path;
 
 use beancounters::Resource;
-use beancounters::read::{Reader, Usage};
+use beancounters::read::{Reader, Sources, Usage};
 use rustix::fs::{Mode, OFlags};
 use vzrt::plan::Disk;
 use vzrt::{Condition, Ctid, RunDir};
@@ -277,7 +277,8 @@ impl Host {
             Some(host) => host,
             None => vzrt::cgroup::Host::detect(Path::new("/"))?,
         };
-        let sources = host.container(&state.cgroup, state.ctid).sources();
+        let init = u32::try_from(state.init_pid).ok();
+        let sources = Sources { init, ..host.container(&state.cgroup, state.ctid).sources() };
         self.cgroups = Some(host);
         let mut reader = Reader::new(&sources);
         resources.iter().map(|r| Ok((*r, reader.usage(*r)?))).collect()

@@ -100,14 +100,15 @@ impl CtCgroup {
         self.dirs().collect()
     }
 
-    /// Where its beancounters are counted.
+    /// Where its beancounters are counted; those of its network and terminals only once `init` has been put in.
     #[must_use]
     pub fn sources(&self) -> Sources {
         let (memory, pids) = (self.place(Controller::Memory), self.place(Controller::Pids));
         // The files of pids are the same in both versions, so memory's is the one that matters.
         let v2 = memory.as_ref().or(pids.as_ref()).is_none_or(|place| place.v2);
         let version = if v2 { CgroupVersion::V2 } else { CgroupVersion::V1 };
-        Sources { memory: memory.map(|p| p.dir), pids: pids.map(|p| p.dir), version }
+        let processes = Some(self.unified.clone());
+        Sources { memory: memory.map(|p| p.dir), pids: pids.map(|p| p.dir), version, processes, init: None }
     }
 
     /// The container's cgroup2 directory, where BPF programs are attached.
