@@ -13,7 +13,8 @@
 //! | [`vswap`] | the simple mode: RAM and swap given, everything else derived from them |
 //! | [`counter`] | [`Counter`] and [`Counters`]: the five numbers of a row, the rows of a container |
 //! | [`format`](mod@format) | the writers of `user_beancounters`, `bc/resources` and `bc/<id>/resources`, byte for byte |
-//! | [`read`] | [`read::Reader`]: what can be counted from a container's cgroups today |
+//! | [`parse`] | their readers |
+//! | [`read`] | [`read::Reader`]: what can be counted of a container |
 //!
 //! ```
 //! use beancounters::{Bound, Resource, Set, vswap};
@@ -41,6 +42,7 @@ pub mod amount;
 pub mod bound;
 pub mod counter;
 pub mod format;
+pub mod parse;
 pub mod read;
 pub mod resource;
 pub mod set;

@@ -38,6 +38,8 @@ use crate::amount::{Amount, Unit};
 use crate::resource::Resource;
 use crate::sockets::{self, Sockets};
 use crate::tasks::{self, Sums};
+
+pub use crate::tasks::processes;
 use crate::terminals::terminals;
 
 /// Which generation of cgroups the directories are of.

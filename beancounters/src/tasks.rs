@@ -26,7 +26,7 @@ pub(crate) struct Sums {
 ///
 /// # Errors
 /// A list is there and can't be read.
-pub(crate) fn processes(directory: &Path) -> Result<BTreeSet<u32>, ReadError> {
+pub fn processes(directory: &Path) -> Result<BTreeSet<u32>, ReadError> {
     let mut found = BTreeSet::new();
     let mut open = vec![directory.to_owned()];
     while let Some(directory) = open.pop() {

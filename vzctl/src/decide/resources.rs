@@ -74,6 +74,29 @@ fn guaranteed_bytes(bounds: &beancounters::Set) -> Option<u64> {
     Some(promised.min(ram))
 }
 
+/// Who is killed when the whole host is out of memory: the kernel kills the largest, and takes a container's processes for smaller by what it is
+/// promised (oomguarpages), in thousandths of the host's memory (proc_pid_oom_score_adj(5)).
+///
+/// OpenVZ compared how far containers as wholes were beyond their promise. Here each process is given all of it, which comes to the same where a
+/// container's memory is mostly one program's.
+///
+/// # Errors
+/// As [`bounds`].
+pub fn oom_score_adj(settings: &Settings, host_memory_bytes: u64) -> Result<i32, Failure> {
+    let promised = bounds(settings)?.get(Resource::Oomguarpages).and_then(|bound| bound.barrier().in_bytes());
+    let thousandths =
+        promised.map_or(0, |bytes| u128::from(bytes.count()) * 1000 / u128::from(host_memory_bytes.max(1)));
+    // -1000 would be a promise without end.
+    Ok(-i32::try_from(thousandths).unwrap_or(i32::MAX).min(999))
+}
+
+/// All memory of this host.
+#[must_use]
+pub fn host_memory_bytes() -> u64 {
+    let host = rustix::system::sysinfo();
+    host.totalram.saturating_mul(u64::from(host.mem_unit).max(1))
+}
+
 fn cpu(settings: &Settings) -> Result<LinuxCpu, Failure> {
     let units = settings.cpuunits.or(settings.cpuweight).unwrap_or(DEFAULT_CPUUNITS);
     let percent = u32::try_from(settings.cpulimit_percent.unwrap_or(0)).unwrap_or(u32::MAX);
@@ -232,4 +255,37 @@ fn host_device(name: &str) -> Result<(LinuxDeviceType, i64, i64), Failure> {
     };
     let dev = meta.rdev();
     Ok((kind, rustix::fs::major(dev).into(), rustix::fs::minor(dev).into()))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that fails here has failed")]
+mod tests {
+    use beancounters::Bound;
+
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn settings(bounds: &[(Resource, &str)]) -> Settings {
+        let bounds = bounds.iter().map(|(resource, text)| Bound::parse(*resource, text).unwrap()).collect();
+        Settings { bounds, ..Settings::default() }
+    }
+
+    #[test]
+    fn what_is_promised_is_kept_free_of_reclaim_and_never_more_than_there_may_be() {
+        let reserved = |bounds: &[_]| memory(&settings(bounds)).unwrap().unwrap().reservation();
+        assert_eq!(reserved(&[]), None, "nothing was promised");
+        assert_eq!(reserved(&[(Resource::Vmguarpages, "1000"), (Resource::Oomguarpages, "2000")]), Some(2000 * 4096));
+        // The simple mode promises RAM and swap as address space; of memory there is no more than RAM.
+        assert_eq!(reserved(&[(Resource::Physpages, "0:1G"), (Resource::Swappages, "0:1G")]), Some(GIB.cast_signed()));
+    }
+
+    #[test]
+    fn a_process_is_taken_for_smaller_by_what_is_promised() {
+        let adjusted = |bounds: &[_], host| oom_score_adj(&settings(bounds), host).unwrap();
+        assert_eq!(adjusted(&[], 4 * GIB), 0);
+        assert_eq!(adjusted(&[(Resource::Oomguarpages, "1G")], 4 * GIB), -250);
+        assert_eq!(adjusted(&[(Resource::Oomguarpages, "unlimited")], 4 * GIB), -999);
+        assert_eq!(adjusted(&[(Resource::Physpages, "0:1G"), (Resource::Swappages, "0:0")], 4 * GIB), -250);
+    }
 }

@@ -8,7 +8,7 @@ use oci_spec::runtime::{
 use vzrt::plan::IdRange;
 use vzrt::policy;
 
-use super::resources::resources;
+use super::resources::{host_memory_bytes, oom_score_adj, resources};
 use crate::config::Node;
 use crate::subject::Subject;
 use crate::{Exit, Failure};
@@ -54,6 +54,7 @@ pub(super) fn spec(node: &Node, container: &Subject, ids: IdRange) -> Result<Spe
                 .map_err(bad)?,
         )
         .rlimits(rlimits().map_err(bad)?)
+        .oom_score_adj(oom_score_adj(settings, host_memory_bytes())?)
         .no_new_privileges(false)
         .build()
         .map_err(bad)?;

@@ -32,6 +32,7 @@ mod io;
 mod life;
 mod limits;
 mod memory;
+mod oom;
 mod support;
 mod sys;
 #[cfg(test)]

@@ -45,9 +45,10 @@ pub(crate) fn become_root() -> Result<(), Failed> {
 /// spare, or by a backup job with `nice` and `ulimit`, is not to live like it. To be called while still the host's root, for it takes that
 /// to raise a limit or a priority; what this host's root may not raise stays.
 pub(crate) fn forget_caller(spec: &Spec) -> Result<(), Failed> {
-    match std::fs::write("/proc/self/oom_score_adj", "0") {
+    let oom_score_adj = spec.process().as_ref().and_then(|process| process.oom_score_adj()).unwrap_or(0).to_string();
+    match std::fs::write("/proc/self/oom_score_adj", &oom_score_adj) {
         Err(e) if e.kind() != std::io::ErrorKind::PermissionDenied => {
-            return Err(e).call(|| "write(/proc/self/oom_score_adj, 0)");
+            return Err(e).call(|| format!("write(/proc/self/oom_score_adj, {oom_score_adj})"));
         }
         _ => {}
     }

@@ -55,6 +55,7 @@ impl Live<'_> {
     fn limits(&mut self) -> Result<(), Failure> {
         let private = &self.after.ve_private;
         self.plan.vz.bounds = decide::bounds(&self.after.settings)?;
+        self.oom_score()?;
         let mut wanted = decide::resources(&self.after.settings, private)?;
         let before = decide::resources(&self.before.settings, private)?;
         if wanted == before && !self.request.reset_ub {
@@ -79,6 +80,22 @@ impl Live<'_> {
         if let Some(linux) = self.plan.spec.linux_mut() {
             linux.set_resources(Some(wanted));
         }
+        Ok(())
+    }
+
+    /// Who is spared when the host is out of memory; on a host whose root may not decide that, nobody is.
+    fn oom_score(&mut self) -> Result<(), Failure> {
+        let wanted = decide::oom_score_adj(&self.after.settings, decide::host_memory_bytes())?;
+        let Some(process) = self.plan.spec.process_mut() else { return Ok(()) };
+        let now = process.oom_score_adj().unwrap_or(0);
+        if wanted == now {
+            return Ok(());
+        }
+        let cgroup = decide::cgroup_of(&self.context.node, self.host, self.context.ctid);
+        if let Err(e) = cgroup.readjust_oom_score(now, wanted) {
+            tracing::warn!("Warning: oomguarpages does not spare running processes: {}", chain(&e));
+        }
+        process.set_oom_score_adj(Some(wanted));
         Ok(())
     }
 
