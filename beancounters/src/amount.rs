@@ -10,7 +10,8 @@ pub const UNLIMITED: u64 = i64::MAX as u64;
 pub const UNLIMITED_WORD: &str = "unlimited";
 
 /// What a resource is counted in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Unit {
     /// Bytes of memory.
     Bytes,

@@ -103,6 +103,8 @@ impl Sockets {
                     self.datagram_receive_bytes += receive;
                 }
                 Layout::Unix => self.other += 1,
+                // The kernel's own ends have no number.
+                Layout::Netlink if decimal(2) == 0 => {}
                 Layout::Netlink => {
                     self.other += 1;
                     self.datagram_receive_bytes += decimal(4);
@@ -144,7 +146,7 @@ mod tests {
         sockets.add("head\n 5: 0:0 0:0 07 00000001:00000300 0 0\n", Layout::Datagram);
         sockets
             .add("Num RefCount Protocol Flags Type St Inode Path\n0: 2 0 0 1 3 9\n0: 2 0 0 1 3 9 /a b\n", Layout::Unix);
-        sockets.add("sk Eth Pid Groups Rmem Wmem Dump\n0 15 1 0 512 64 0\n", Layout::Netlink);
+        sockets.add("sk Eth Pid Groups Rmem Wmem Dump\n0 15 1 0 512 64 0\n0 15 0 0 1 1 0\n", Layout::Netlink);
         sockets.add("sk RefCnt Type Proto Iface R Rmem User Inode\n0 3 3 0003 1 1 100 0 1\n", Layout::Packet);
         let want = Sockets {
             tcp: 2,

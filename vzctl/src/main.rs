@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         .unwrap_or_default();
     let code = match name.as_str() {
         "vzlist" => vzctl::list::main(args),
+        "vzubc" => vzctl::ubc::main(args),
         "vzpkg" => vzctl::pkg::main(args),
         _ => {
             if let Some(first) = args.first_mut() {

@@ -45,11 +45,12 @@ pub(crate) fn write(work: Work, dir: &Path) -> io::Result<()> {
 }
 
 /// Every name with a command line of its own.
-fn programs() -> [(&'static str, Codes, Command); 3] {
+fn programs() -> [(&'static str, Codes, Command); 4] {
     [
         ("vzctl", Codes::Table, vzctl::cli::definition()),
         ("vzlist", Codes::Few, vzctl::list::command()),
         ("vzpkg", Codes::Few, vzctl::pkg::definition()),
+        ("vzubc", Codes::Few, vzctl::ubc::command()),
     ]
 }
 

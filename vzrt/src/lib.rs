@@ -22,6 +22,7 @@ pub mod cgroup;
 mod channel;
 pub mod console;
 mod container;
+pub mod counters;
 pub mod ctid;
 pub mod error;
 pub mod guest;

@@ -29,8 +29,9 @@ impl Saved {
     /// It is there and can't be read.
     pub(super) fn read(directory: &Path) -> io::Result<Self> {
         match fs_err::read(directory.join(Self::FILE)) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("{}/{}: {e}", directory.display(), Self::FILE))),
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| {
+                io::Error::new(io::ErrorKind::InvalidData, format!("{}/{}: {e}", directory.display(), Self::FILE))
+            }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(e) => Err(e),
         }

@@ -63,7 +63,8 @@ pub(super) fn rows(block: &Block, style: &Style<'_>) -> Vec<Row> {
         let before = style.failures_since.map_or(0, |saved| saved.failcnt(block.id, resource));
         // A container that was started anew has counted from zero.
         let failures = counter.failcnt.checked_sub(before).unwrap_or(counter.failcnt);
-        let change = style.held_since.map(|saved| i128::from(counter.held) - i128::from(saved.held(block.id, resource)));
+        let change =
+            style.held_since.map(|saved| i128::from(counter.held) - i128::from(saved.held(block.id, resource)));
         Row { resource, counter, failures, change }
     });
     let is_bounded = |row: &Row| style.verbose || row.counter.barrier < UNLIMITED;
@@ -138,13 +139,9 @@ fn line(row: &Row) -> String {
 /// Pages as bytes; everything else as it is.
 fn in_bytes(resource: Resource, count: u64) -> u64 {
     match resource.unit() {
-        Unit::Pages if count < UNLIMITED => count.saturating_mul(procfs_page_bytes()),
+        unit @ Unit::Pages if count < UNLIMITED => count.saturating_mul(unit.bytes().unwrap_or(1)),
         _ => count,
     }
-}
-
-fn procfs_page_bytes() -> u64 {
-    Unit::Pages.bytes().unwrap_or(4096)
 }
 
 /// At most five characters: `512`, `1.25K`, `13.7M`, `1023G`; `- ` for nothing and for no end.
