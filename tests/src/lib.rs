@@ -2,7 +2,7 @@
 //! after ([`snapshot`]), a program to talk with ([`session`]), waiting ([`wait`]), skipping ([`skips`]); and what runs them: the [`suite`] of test programs
 //! on this host, and the same in a stock Debian [`machine`].
 
-pub mod attack;
+pub mod compiled;
 pub mod containers;
 pub mod machine;
 pub mod node;

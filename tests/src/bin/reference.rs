@@ -93,8 +93,9 @@ fn job(
     let policy = Policy::read()?;
     let mut built = suite::build(&which.packages)?;
     // Not cargo's, and needs a compiler.
-    let tool = tests::attack::tool().map_err(|why| carried("the attacker's tool", why.to_string()))?;
-    built.binaries.push(tool);
+    for tool in tests::compiled::ALL {
+        built.binaries.push(tool.compiled().map_err(|why| carried("a tool of the tests", why.to_string()))?);
+    }
     let template = |name| containers::archive_of(name).map_err(|why| carried("a template", why));
     let default = tests::target_dir().join("release/vzctl");
     let job = Job {

@@ -58,7 +58,7 @@ pub(crate) fn arm(test: &str, node: &Node, ctid: u32) -> bool {
 /// The attacker's tool; none without a C compiler.
 pub(crate) fn attack_tool() -> Option<PathBuf> {
     static TOOL: OnceLock<Option<PathBuf>> = OnceLock::new();
-    TOOL.get_or_init(|| tests::attack::tool().inspect_err(|error| eprintln!("{error}")).ok()).clone()
+    TOOL.get_or_init(|| tests::compiled::ATTACK.compiled().inspect_err(|error| eprintln!("{error}")).ok()).clone()
 }
 
 /// Copies a file of the host into a running container, through `exec`'s standard input.

@@ -1,0 +1,143 @@
+//! User beancounters of real containers: a small program inside takes some of a resource, and the counters say so on every kind of host.
+#![expect(clippy::expect_used, reason = "a test that fails here has failed")]
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use tests::compiled::TAKE;
+use tests::containers::running_busybox;
+use tests::node::Node;
+use tests::skips::skip;
+use tests::wait::{scaled, wait_until};
+
+/// Two running containers, 101 with the tool in it. Their bounds are those of the sample `basic`: the classic set of parameters.
+fn running(test: &str) -> Option<Node> {
+    let tool = match TAKE.compiled() {
+        Ok(tool) => tool,
+        Err(error) => {
+            eprintln!("{error}");
+            skip(test, "needs a C compiler (cc) and static libraries");
+            return None;
+        }
+    };
+    let node = running_busybox(test)?;
+    node.done(["create", "102"]);
+    node.done(["start", "102"]);
+    let mut put = node.command("vzctl", ["exec2", "101", "cat > /take && chmod 755 /take"]);
+    let status = put.stdin(File::open(tool).expect("the tool")).stdout(Stdio::null()).status().expect("vzctl");
+    assert!(status.success(), "copying the tool into the container: {status}");
+    Some(node)
+}
+
+/// The tool, holding what it has taken until it is dropped.
+struct Taking {
+    child: Child,
+    said: String,
+}
+
+impl Taking {
+    fn of(node: &Node, kind: &str, count: u64) -> Self {
+        let mut command = node.command("vzctl", ["exec2", "101", &format!("exec /take {kind} {count}")]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("vzctl");
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut said).expect("a line");
+        Self { child, said: said.trim_end().to_owned() }
+    }
+}
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        // Killed by itself, with what it has forked.
+        let _ = self.child.wait();
+    }
+}
+
+/// One row of a container: held, maxheld, failcnt.
+fn row(node: &Node, ctid: u32, resource: &str) -> [u64; 3] {
+    let shown = node.run("vzubc", ["--json", &ctid.to_string()]).ok().stdout;
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    let rows = shown[0]["beancounters"].as_array().expect("rows");
+    let row = rows.iter().find(|row| row["resource"] == resource).expect("the resource");
+    ["held", "maxheld", "failcnt"].map(|field| row[field].as_u64().expect("a count"))
+}
+
+/// Taking `count` of `kind` shows in `resource` as `each` of its units for one, in this container only, and is gone when the program is killed.
+fn counted(test: &str, kind: &str, resource: &str, count: u64, each: u64) {
+    let Some(node) = running(test) else { return };
+    let (before, neighbour) = (row(&node, 101, resource), row(&node, 102, resource));
+    let taking = Taking::of(&node, kind, count);
+    assert_eq!(taking.said, format!("took {count} all"), "{kind}");
+    let during = row(&node, 101, resource);
+    // The program itself has a little of most things.
+    let taken = during[0].saturating_sub(before[0]);
+    assert!(
+        (count * each..=count * each + 16 * each.max(8)).contains(&taken),
+        "{resource}: {taken} for {count} of {each}"
+    );
+    assert!(during[1] >= during[0], "{resource}: {during:?}");
+    assert_eq!(row(&node, 102, resource)[0], neighbour[0], "{resource} of the neighbour");
+    // However it ends.
+    node.done(["exec2", "101", "killall -9 take"]);
+    drop(taking);
+    let back = || row(&node, 101, resource)[0] <= before[0];
+    assert!(wait_until(scaled(Duration::from_secs(5)), back), "{resource} is held: {:?}", row(&node, 101, resource));
+    assert_eq!(row(&node, 101, resource)[2], before[2], "{resource}: nothing was refused");
+}
+
+#[test]
+fn open_files_are_counted() {
+    counted("open_files_are_counted", "file", "numfile", 100, 1);
+}
+
+#[test]
+fn tcp_sockets_are_counted() {
+    counted("tcp_sockets_are_counted", "tcp", "numtcpsock", 50, 1);
+}
+
+#[test]
+fn udp_sockets_are_counted() {
+    counted("udp_sockets_are_counted", "udp", "numothersock", 50, 1);
+}
+
+#[test]
+fn unix_sockets_are_counted() {
+    counted("unix_sockets_are_counted", "local", "numothersock", 50, 1);
+}
+
+#[test]
+fn file_locks_are_counted() {
+    counted("file_locks_are_counted", "lock", "numflock", 60, 1);
+}
+
+#[test]
+fn terminals_are_counted() {
+    counted("terminals_are_counted", "pty", "numpty", 10, 1);
+}
+
+#[test]
+fn locked_memory_is_counted() {
+    counted("locked_memory_is_counted", "locked-page", "lockedpages", 100, 1);
+}
+
+#[test]
+fn private_address_space_is_counted() {
+    counted("private_address_space_is_counted", "private-pages", "privvmpages", 100, 100);
+}
+
+#[test]
+fn shared_memory_is_counted() {
+    counted("shared_memory_is_counted", "shared-page", "shmpages", 200, 1);
+}
+
+#[test]
+fn queued_signals_are_counted() {
+    counted("queued_signals_are_counted", "signal", "numsiginfo", 100, 1);
+}
+
+#[test]
+fn processes_are_counted() {
+    counted("processes_are_counted", "process", "numproc", 40, 1);
+}

@@ -1,0 +1,113 @@
+// Takes up to COUNT of a resource, says how many it got and what the first refusal was, and keeps them until its input ends.
+// take KIND COUNT
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/shm.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static const long PAGE = 4096;
+static int lock_file = -1;
+
+static int file(long n) { return open("/dev/null", O_RDONLY); }
+
+static int bound(int family, int type) {
+    int fd = socket(family, type, 0);
+    struct sockaddr_in here = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    return fd < 0 || bind(fd, (void *)&here, sizeof here) < 0 ? -1 : fd;
+}
+
+static int tcp(long n) {
+    int fd = bound(AF_INET, SOCK_STREAM);
+    return fd < 0 ? -1 : listen(fd, 1) < 0 ? -1 : fd;
+}
+
+// Neither bound nor connected: in no list of the kernel's.
+static int bare_tcp(long n) { return socket(AF_INET6, SOCK_STREAM, 0); }
+static int udp(long n) { return bound(AF_INET, SOCK_DGRAM); }
+static int local(long n) { return socket(AF_UNIX, SOCK_STREAM, 0); }
+
+// Every other byte: neighbouring locks would become one.
+static int lock(long n) {
+    struct flock one = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 2 * n, .l_len = 1};
+    return fcntl(lock_file, F_SETLK, &one);
+}
+
+static int pty(long n) { return posix_openpt(O_RDWR | O_NOCTTY); }
+
+static int locked_page(long n) {
+    void *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return page == MAP_FAILED ? -1 : mlock(page, PAGE);
+}
+
+// Address space, not memory: nothing is written to it. A hundred pages each, and not next to each other, or they would be one mapping.
+static int private_pages(long n) {
+    void *pages = mmap(NULL, 101 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return pages == MAP_FAILED ? -1 : mprotect(pages, 100 * PAGE, PROT_READ | PROT_WRITE);
+}
+
+static int shared_page(long n) {
+    int id = shmget(IPC_PRIVATE, PAGE, IPC_CREAT | 0600);
+    if (id < 0) return -1;
+    char *page = shmat(id, NULL, 0);
+    int mapped = page == (char *)-1 ? -1 : 0;
+    if (mapped == 0) *page = 1;
+    return shmctl(id, IPC_RMID, NULL) < 0 ? -1 : mapped;
+}
+
+static int signal_queued(long n) { return sigqueue(getpid(), SIGRTMIN, (union sigval){.sival_int = (int)n}); }
+
+static int process(long n) {
+    int pid = fork();
+    if (pid == 0)
+        for (;;) pause();
+    return pid;
+}
+
+int main(int argc, char **argv) {
+    static const struct {
+        const char *name;
+        int (*take)(long);
+    } kinds[] = {{"file", file}, {"tcp", tcp}, {"bare-tcp", bare_tcp}, {"udp", udp}, {"local", local}, {"lock", lock}, {"pty", pty},
+                 {"locked-page", locked_page}, {"private-pages", private_pages}, {"shared-page", shared_page},
+                 {"signal", signal_queued}, {"process", process}};
+    if (argc != 3) return 2;
+    // What it forks is ended with it, and nobody else.
+    setpgid(0, 0);
+    struct rlimit files = {20000, 20000};
+    setrlimit(RLIMIT_NOFILE, &files);
+    lock_file = open("/take.lock", O_RDWR | O_CREAT, 0600);
+    sigset_t all;
+    sigfillset(&all);
+    sigdelset(&all, SIGTERM);
+    sigprocmask(SIG_BLOCK, &all, NULL);
+    for (unsigned i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        if (strcmp(kinds[i].name, argv[1])) continue;
+        long wanted = atol(argv[2]), got = 0;
+        int refused = 0;
+        while (got < wanted) {
+            if (kinds[i].take(got) < 0) {
+                refused = errno;
+                break;
+            }
+            got++;
+        }
+        printf("took %ld %s\n", got, refused ? strerrorname_np(refused) : "all");
+        fflush(stdout);
+        char byte;
+        while (read(0, &byte, 1) > 0) {}
+        kill(0, SIGTERM);
+        return 0;
+    }
+    return 2;
+}
