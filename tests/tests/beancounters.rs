@@ -87,6 +87,55 @@ fn counted(test: &str, kind: &str, resource: &str, count: u64, each: u64) {
     assert_eq!(row(&node, 101, resource)[2], before[2], "{resource}: nothing was refused");
 }
 
+/// Of `kind` no more than `bound` can be had, on every kind of host; then the refusal is `errno`. A neighbour has as much as before, and more can
+/// be had as soon as it is allowed.
+fn refused(test: &str, kind: &str, resource: &str, bound: u64, errno: &str) {
+    let Some(node) = running(test) else { return };
+    let set = |bound: u64| {
+        node.done(["set", "101", &format!("--{resource}"), &format!("{bound}:{bound}"), "--save"]);
+    };
+    set(bound);
+    node.done(["restart", "101"]);
+    let got = |taking: &Taking| {
+        let words: Vec<&str> = taking.said.split(' ').collect();
+        assert_eq!(words[0], "took", "{:?}", taking.said);
+        (words[1].parse::<u64>().expect("a count"), words[2].to_owned())
+    };
+    let taking = Taking::of(&node, kind, bound + 20);
+    let (took, refusal) = got(&taking);
+    // The container's own processes have some already.
+    assert!(took <= bound && took + 16 > bound && refusal == errno, "{resource}: {:?}", taking.said);
+    let held = row(&node, 101, resource)[0];
+    assert!(held <= bound, "{resource}: {held} of {bound}");
+    assert_eq!(node.run("vzctl", ["exec2", "102", "sleep 0 & wait; echo as before"]).ok().stdout, "as before\n");
+    drop(taking);
+}
+
+#[test]
+fn no_more_processes_than_numproc() {
+    refused("no_more_processes_than_numproc", "process", "numproc", 40, "EAGAIN");
+}
+
+#[test]
+fn no_more_signals_than_numsiginfo() {
+    refused("no_more_signals_than_numsiginfo", "signal", "numsiginfo", 60, "EAGAIN");
+}
+
+#[test]
+fn no_more_locked_memory_than_lockedpages() {
+    refused("no_more_locked_memory_than_lockedpages", "locked-page", "lockedpages", 50, "ENOMEM");
+}
+
+#[test]
+fn what_may_be_locked_changes_at_once() {
+    let Some(node) = running("what_may_be_locked_changes_at_once") else { return };
+    let said = |node: &Node| Taking::of(node, "locked-page", 100).said.clone();
+    node.done(["set", "101", "--lockedpages", "20:20"]);
+    assert_eq!(said(&node), "took 20 ENOMEM");
+    node.done(["set", "101", "--lockedpages", "200:200"]);
+    assert_eq!(said(&node), "took 100 all");
+}
+
 #[test]
 fn open_files_are_counted() {
     counted("open_files_are_counted", "file", "numfile", 100, 1);

@@ -222,7 +222,7 @@ fn the_keys_of_whoever_runs_a_command_stay_outside() {
         "{vzctl} --quiet start 101; {vzctl} exec2 101 /attack key; {vzctl} exec3 101 /attack key; echo '/attack key' | {vzctl} exec2 101 -; \
          for i in 1 2 3 4 5; do {vzctl} exec2 101 'cat /by-init' && break; sleep 1; done"
     );
-    let mut command = Command::new(tests::attack::tool().expect("it is in both containers"));
+    let mut command = Command::new(tests::compiled::ATTACK.compiled().expect("it is in both containers"));
     command.args(["with-key", "sh", "-c", &script]);
     let said = Outcome::of(command, PATIENCE);
     if said.code == 77 {
@@ -344,7 +344,7 @@ fn the_rest_still_has(what: &str, test: &str) {
     let other = bounded(&node, &["exec2", "102", &need]).ok().stdout;
     assert!(other.ends_with("enough\n"), "another container has {other} while one has {took}");
     if what != "cgroups" {
-        let mut command = Command::new(tests::attack::tool().expect("it is in both containers"));
+        let mut command = Command::new(tests::compiled::ATTACK.compiled().expect("it is in both containers"));
         command.args(["need", what]);
         let host = Outcome::of(command, PATIENCE).ok().stdout;
         assert!(host.ends_with("enough\n"), "the host has {host} while a container has {took}");

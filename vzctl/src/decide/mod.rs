@@ -15,6 +15,8 @@ use vzrt::{Ctid, Plan};
 pub use resources::{bounds, host_memory_bytes, only_rates, oom_score_adj, resources, without_rates};
 pub use root::{image_file, is_bounded_by_image, project_id, root, wants_quota};
 
+pub use spec::rlimits;
+
 use crate::config::Node;
 use crate::config::dist::{self, Dist, HostnameStyle};
 use crate::config::global::NeighbourDevices;

@@ -1,5 +1,6 @@
 //! The OCI part of the plan.
 
+use beancounters::Resource;
 use oci_spec::runtime::{
     LinuxBuilder, LinuxCapabilitiesBuilder, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceBuilder,
     LinuxNamespaceType, Mount, MountBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, ProcessBuilder,
@@ -8,7 +9,7 @@ use oci_spec::runtime::{
 use vzrt::plan::IdRange;
 use vzrt::policy;
 
-use super::resources::{host_memory_bytes, oom_score_adj, resources};
+use super::resources::{bounds, host_memory_bytes, oom_score_adj, resources};
 use crate::config::Node;
 use crate::subject::Subject;
 use crate::{Exit, Failure};
@@ -53,7 +54,7 @@ pub(super) fn spec(node: &Node, container: &Subject, ids: IdRange) -> Result<Spe
                 .build()
                 .map_err(bad)?,
         )
-        .rlimits(rlimits().map_err(bad)?)
+        .rlimits(rlimits(settings)?)
         .oom_score_adj(oom_score_adj(settings, host_memory_bytes())?)
         .no_new_privileges(false)
         .build()
@@ -119,18 +120,31 @@ fn mapping(base: u32, count: u32) -> Result<LinuxIdMapping, oci_spec::OciSpecErr
     LinuxIdMappingBuilder::default().container_id(0u32).host_id(base).size(count).build()
 }
 
-/// What a process of a freshly booted Debian has, whatever shell the container was started from. Not the numbers of processes and pending
-/// signals: the kernel sets these by the size of the machine.
-fn rlimits() -> Result<Vec<PosixRlimit>, oci_spec::OciSpecError> {
+/// What a process of a freshly booted Debian has, whatever shell the container was started from; the number of processes is the cgroup's.
+///
+/// Two beancounters are among them. `lockedpages` bounds each process by itself. `numsiginfo` bounds the container: the user namespace keeps the
+/// limit of the process that made it, for all of its users together (user_namespaces(7), Linux 5.14).
+///
+/// # Errors
+/// Bounds that contradict each other.
+pub fn rlimits(settings: &crate::config::settings::Settings) -> Result<Vec<PosixRlimit>, Failure> {
     use PosixRlimitType as T;
     const UNLIMITED: u64 = u64::MAX;
+    let bounds = bounds(settings)?;
+    let barrier = |resource| bounds.get(resource).map(beancounters::Bound::barrier);
+    let locked_bytes = match barrier(Resource::Lockedpages) {
+        Some(pages) => pages.in_bytes().and_then(beancounters::Amount::finite).unwrap_or(UNLIMITED),
+        None => DEFAULT_LOCKED_BYTES,
+    };
+    // Where nothing is said the kernel's own, by the size of the machine.
+    let signals = barrier(Resource::Numsiginfo).and_then(beancounters::Amount::finite);
     let unlimited =
         [T::RlimitCpu, T::RlimitFsize, T::RlimitData, T::RlimitRss, T::RlimitAs, T::RlimitLocks, T::RlimitRttime];
     let limited = [
         (T::RlimitNofile, 1024, 524_288),
         (T::RlimitCore, 0, UNLIMITED),
         (T::RlimitStack, 8 << 20, UNLIMITED),
-        (T::RlimitMemlock, 8 << 20, 8 << 20),
+        (T::RlimitMemlock, locked_bytes, locked_bytes),
         (T::RlimitMsgqueue, 819_200, 819_200),
         (T::RlimitNice, 0, 0),
         (T::RlimitRtprio, 0, 0),
@@ -139,9 +153,14 @@ fn rlimits() -> Result<Vec<PosixRlimit>, oci_spec::OciSpecError> {
         .map(|typ| (typ, UNLIMITED, UNLIMITED))
         .into_iter()
         .chain(limited)
+        .chain(signals.map(|signals| (T::RlimitSigpending, signals, signals)))
         .map(|(typ, soft, hard)| PosixRlimitBuilder::default().typ(typ).soft(soft).hard(hard).build())
-        .collect()
+        .collect::<Result<_, _>>()
+        .map_err(|e| Failure::from_error(Exit::InvalidValue, &e))
 }
+
+/// What systemd lets a service lock.
+const DEFAULT_LOCKED_BYTES: u64 = 8 << 20;
 
 /// The file systems of a container, in the order they are mounted.
 fn mounts(settings: &crate::config::settings::Settings) -> Result<Vec<Mount>, oci_spec::OciSpecError> {

@@ -32,7 +32,7 @@ mod io;
 mod life;
 mod limits;
 mod memory;
-mod oom;
+mod processes;
 mod support;
 mod sys;
 #[cfg(test)]

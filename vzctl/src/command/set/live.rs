@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxResources, PosixRlimit, PosixRlimitType};
 use quota::Limit;
 use quota::image::{self, Grown, Size};
 use serde_json::Value;
@@ -56,6 +56,7 @@ impl Live<'_> {
         let private = &self.after.ve_private;
         self.plan.vz.bounds = decide::bounds(&self.after.settings)?;
         self.oom_score()?;
+        self.rlimits()?;
         let mut wanted = decide::resources(&self.after.settings, private)?;
         let before = decide::resources(&self.before.settings, private)?;
         if wanted == before && !self.request.reset_ub {
@@ -96,6 +97,30 @@ impl Live<'_> {
             tracing::warn!("Warning: oomguarpages does not spare running processes: {}", chain(&e));
         }
         process.set_oom_score_adj(Some(wanted));
+        Ok(())
+    }
+
+    /// lockedpages at once; numsiginfo is a limit of the user namespace, which takes it when it is made.
+    fn rlimits(&mut self) -> Result<(), Failure> {
+        let (wanted, before) = (decide::rlimits(&self.after.settings)?, decide::rlimits(&self.before.settings)?);
+        if wanted == before {
+            return Ok(());
+        }
+        let hard =
+            |limits: &[PosixRlimit], kind| limits.iter().find(|limit| limit.typ() == kind).map(PosixRlimit::hard);
+        let locked = hard(&wanted, PosixRlimitType::RlimitMemlock);
+        if locked != hard(&before, PosixRlimitType::RlimitMemlock) {
+            let cgroup = decide::cgroup_of(&self.context.node, self.host, self.context.ctid);
+            if let Err(e) = cgroup.limit_locked_memory(locked.filter(|bytes| *bytes != u64::MAX)) {
+                tracing::warn!("Warning: lockedpages does not hold for what runs already: {}", chain(&e));
+            }
+        }
+        if hard(&wanted, PosixRlimitType::RlimitSigpending) != hard(&before, PosixRlimitType::RlimitSigpending) {
+            tracing::warn!("Warning: numsiginfo of a running container changes when it is started the next time");
+        }
+        if let Some(process) = self.plan.spec.process_mut() {
+            process.set_rlimits(Some(wanted));
+        }
         Ok(())
     }
 
