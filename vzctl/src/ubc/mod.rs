@@ -1,6 +1,7 @@
 //! `vzubc`: the beancounters of running containers for a person to read.
 
 mod args;
+mod enforcement;
 mod saved;
 mod table;
 
@@ -57,6 +58,9 @@ pub fn main(argv: Vec<OsString>) -> u8 {
 }
 
 fn run(args: &Args) -> Result<String, Trouble> {
+    if args.enforcement {
+        return enforcement(args);
+    }
     let (blocks, store) = match &args.file {
         Some(file) => (from_file(file, &args.containers)?, args.store.clone()),
         None => {
@@ -81,6 +85,22 @@ fn run(args: &Args) -> Result<String, Trouble> {
     let text = table::render(&blocks, &style);
     last.keep(args, &blocks)?;
     Ok(text)
+}
+
+/// What becomes of each beancounter of the containers that run.
+fn enforcement(args: &Args) -> Result<String, Trouble> {
+    let node = Node::open(node::config_dir(args.config_dir.as_deref())).map_err(|e| chain(&e))?;
+    let host = vzrt::cgroup::Host::detect(Path::new("/")).map_err(|e| chain(&e))?;
+    let mut tables = Vec::new();
+    for block in running(&node, &args.containers)? {
+        let ctid = Ctid::try_from(block.id).map_err(|e| e.to_string())?;
+        tables.push((block.id, enforcement::rows(&host.container(&node.global.cgroup, ctid).sources())));
+    }
+    if args.json {
+        let tables: std::collections::BTreeMap<_, _> = tables.into_iter().collect();
+        return serde_json::to_string_pretty(&tables).map(|text| text + "\n").map_err(|e| e.to_string());
+    }
+    Ok(tables.iter().map(|(ctid, rows)| enforcement::render(*ctid, rows)).collect())
 }
 
 /// What was seen the last time, where that matters.
