@@ -13,6 +13,7 @@
 //! | [`vswap`] | the simple mode: RAM and swap given, everything else derived from them |
 //! | [`counter`] | [`Counter`] and [`Counters`]: the five numbers of a row, the rows of a container |
 //! | [`format`](mod@format) | the writers of `user_beancounters`, `bc/resources` and `bc/<id>/resources`, byte for byte |
+//! | [`rules`] | whether the bounds of a configuration go together, and what mends it where they don't |
 //! | [`read`] | [`read::Reader`]: what can be counted from a container's cgroups today |
 //!
 //! ```
@@ -43,6 +44,7 @@ pub mod counter;
 pub mod format;
 pub mod read;
 pub mod resource;
+pub mod rules;
 pub mod set;
 pub mod vswap;
 
