@@ -14,6 +14,7 @@
 //! | [`counter`] | [`Counter`] and [`Counters`]: the five numbers of a row, the rows of a container |
 //! | [`format`](mod@format) | the writers of `user_beancounters`, `bc/resources` and `bc/<id>/resources`, byte for byte |
 //! | [`rules`] | whether the bounds of a configuration go together, and what mends it where they don't |
+//! | [`overcommit`], [`scale`], [`split`] | what `vzmemcheck` and `vzcalc`, `vzcfgscale`, `vzsplit` compute |
 //! | [`read`] | [`read::Reader`]: what can be counted from a container's cgroups today |
 //!
 //! ```
@@ -42,10 +43,13 @@ pub mod amount;
 pub mod bound;
 pub mod counter;
 pub mod format;
+pub mod overcommit;
 pub mod read;
 pub mod resource;
 pub mod rules;
+pub mod scale;
 pub mod set;
+pub mod split;
 pub mod vswap;
 
 pub use amount::{Amount, Unit};

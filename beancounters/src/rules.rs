@@ -17,6 +17,9 @@ use crate::resource::Resource;
 use crate::set::Set;
 use crate::vswap;
 
+pub(crate) use tables::{
+    CACHE_BYTES_PER_FILE, FILES_PER_PROCESS, KERNEL_BYTES_PER_PROCESS, OTHER_BYTES, ROOM_BYTES_PER_SOCKET, TCP_BYTES,
+};
 pub use tables::{CLASSIC, VSWAP};
 
 /// How bad it is to break a rule.
