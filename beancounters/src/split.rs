@@ -4,7 +4,7 @@
 //! ([`crate::rules`]) and from what a node may promise ([`crate::overcommit`]): kernel memory of all containers fits into 40 % of low memory,
 //! and what they are guaranteed into RAM and swap.
 
-use crate::amount::{Amount, UNLIMITED};
+use crate::amount::{UNLIMITED, Unit::Pages};
 use crate::bound::Bound;
 use crate::overcommit::KERNEL_MEMORY;
 use crate::resource::Resource;
@@ -69,7 +69,7 @@ impl Node {
         let kernel = (self.kernel_bytes() / containers).min(memory - (MEMORY_BYTES_MIN - KERNEL_BYTES_MIN));
         let mut set = kernel_bounds(kernel, PROCESSES_MAX / containers);
         let kernel: u64 = KERNEL_MEMORY.into_iter().filter_map(|r| set.get(r)).map(|b| b.limit().count()).sum();
-        let own_pages = (memory - kernel) / Resource::Privvmpages.unit().bytes().unwrap_or(1);
+        let own_pages = (memory - kernel) / Pages.bytes().unwrap_or(1);
         let iptents = (IPTENTS_MAX / containers).max(IPTENTS_MIN);
         // Six tenths of what programs ask for are guaranteed: they use less than they ask for.
         let address_space = own_pages * 10 / 6;
@@ -93,7 +93,7 @@ impl Node {
     /// Those of [`Node::split`].
     pub fn split_simply(&self, containers: u64) -> Result<Set, TooMany> {
         self.refuse_too_many(containers)?;
-        let pages = |bytes: u64| Amount::pages_for(bytes / containers).count();
+        let pages = |bytes: u64| bytes / containers / Pages.bytes().unwrap_or(1);
         let ram = pages(self.ram_bytes.saturating_sub(HOST_BYTES));
         let bounds = [(Resource::Physpages, ram), (Resource::Swappages, pages(self.swap_bytes))];
         Ok(bounds.into_iter().map(|(resource, limit)| Bound::new(resource, 0, limit)).collect())

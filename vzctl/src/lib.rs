@@ -5,6 +5,7 @@
 //! | [`cli`], [`command`] | `vzctl`: its command line as data, and a file for each command |
 //! | [`list`] | `vzlist` |
 //! | [`pkg`] | `vzpkg` |
+//! | [`tools`] | `vzcfgvalidate`, `vzcalc` and the other small programs about beancounters and CPU |
 //! | `boot` | all containers at once: order, memory and workers of `vzctl startall` and `stopall` |
 //! | [`config`] | the files below `/etc/vz`, typed |
 //! | [`subject`] | one container's configuration, resolved |
@@ -26,6 +27,7 @@ pub mod list;
 pub mod logging;
 pub mod pkg;
 pub mod subject;
+pub mod tools;
 
 pub use exit::Exit;
 pub use failure::Failure;

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     let code = match name.as_str() {
         "vzlist" => vzctl::list::main(args),
         "vzpkg" => vzctl::pkg::main(args),
+        name if vzctl::tools::by_name(name).is_some() => vzctl::tools::main(name, args),
         _ => {
             if let Some(first) = args.first_mut() {
                 *first = "vzctl".into();
