@@ -43,8 +43,8 @@ impl Machine {
 pub struct Held {
     /// The sum of those of [`KERNEL_MEMORY`] that are counted.
     pub kernel_bytes: Option<f64>,
-    /// Pages in RAM, without kernel memory.
-    pub resident_bytes: Option<f64>,
+    /// What it has in RAM, kernel memory included: V4 added the two, a cgroup counts them as one.
+    pub ram_bytes: Option<f64>,
     /// Memory that is in RAM or swap and can't be dropped: oomguarpages.
     pub unreclaimable_bytes: Option<f64>,
     /// Address space that may have to be backed: privvmpages.
@@ -148,7 +148,7 @@ impl Columns {
         Self([
             held.kernel_bytes,
             Some(promised.kernel_bytes),
-            held.with_kernel(held.resident_bytes),
+            held.ram_bytes,
             held.with_kernel(held.unreclaimable_bytes),
             Some(promised.kept_bytes),
             held.with_kernel(held.allocated_bytes),
@@ -202,7 +202,7 @@ pub fn shares(held: Option<&Held>, promised: &Promised, machine: &Machine) -> [S
     let kernel = Some(promised.kernel_bytes / lowmem);
     let rows = [
         Share { name: "Low Mem", current: has(|h| h.kernel_bytes, lowmem), promised: kernel, max: kernel },
-        Share { name: "Total RAM", current: has(|h| h.with_kernel(h.resident_bytes), ram), promised: None, max: None },
+        Share { name: "Total RAM", current: has(|h| h.ram_bytes, ram), promised: None, max: None },
         Share {
             name: "Mem + Swap",
             current: has(|h| h.with_kernel(h.unreclaimable_bytes), both),
@@ -263,7 +263,7 @@ mod tests {
     fn held() -> Held {
         Held {
             kernel_bytes: Some(2.0 * MIB),
-            resident_bytes: Some(8.0 * MIB),
+            ram_bytes: Some(10.0 * MIB),
             unreclaimable_bytes: Some(18.0 * MIB),
             allocated_bytes: None,
             processes: Some(10.0),

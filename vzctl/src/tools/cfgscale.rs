@@ -94,7 +94,7 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     }
     match matches.get_one::<PathBuf>("output") {
         Some(output) => file.document.save(output).map_err(|e| Trouble::from_error(&e))?,
-        None => report.stdout = String::from_utf8_lossy(&file.document.to_bytes()).into_owned(),
+        None => report.stdout = file.document.to_bytes(),
     }
     Ok(report)
 }

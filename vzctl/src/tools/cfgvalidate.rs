@@ -155,7 +155,7 @@ fn report(told: &[Told], disk: &[Told]) -> Report {
             report.stderr.push_str(&format!("{line}\n"));
         }
         match set_to {
-            Some(value) => report.stdout.push_str(&format!("set to {value}\n")),
+            Some(value) => report.stdout.extend(format!("set to {value}\n").bytes()),
             None if *severity >= Severity::Warning => report.exit = INVALID,
             None => {}
         }
@@ -299,7 +299,7 @@ mod tests {
              Warning: dcachesize.lim should be > 3575808 (currently, 2000)\n\
              Recommendation: dgramrcvbuf.bar should be > 132096 (currently, 40000)\n"
         );
-        assert_eq!((report.stdout.as_str(), report.exit), ("", 2));
+        assert_eq!((report.stdout.as_slice(), report.exit), (&[][..], 2));
     }
 
     #[test]
@@ -307,7 +307,7 @@ mod tests {
         let mut bounds = broken();
         let all = told(&mut bounds, Mode::Repair, &[]);
         let report = report(&all, &[]);
-        assert_eq!(report.stdout, "set to 240\nset to 1000:3575808\nset to 132096:132096\n");
+        assert_eq!(report.stdout, b"set to 240\nset to 1000:3575808\nset to 132096:132096\n");
         assert!(report.stderr.ends_with("\nValidation completed: success\n"), "{}", report.stderr);
         assert_eq!(report.exit, 0);
         assert_eq!(told(&mut bounds, Mode::Check, &[]), []);

@@ -39,9 +39,12 @@ fn units(node: &Node) -> Result<Vec<(u32, u64)>, Trouble> {
     let mut units = vec![(0, node.global.host_cpuunits)];
     for state in node::running(node)? {
         let in_force = cgroups.container(&state.cgroup, state.ctid).cpuunits();
-        let weight = match in_force.map_err(|e| Trouble::from_error(&e))? {
-            Some(weight) => weight,
-            None => {
+        let weight = match in_force {
+            Ok(Some(weight)) => weight,
+            // It has stopped meanwhile.
+            Err(_) if node::state(node, state.ctid)?.is_none() => continue,
+            Err(e) => return Err(Trouble::from_error(&e)),
+            Ok(None) => {
                 let container = Container::load(node, state.ctid).map_err(|e| Trouble::from_error(&e))?;
                 let settings = container.effective(&node.global);
                 settings.cpuunits.or(settings.cpuweight).unwrap_or(DEFAULT_CPUUNITS)

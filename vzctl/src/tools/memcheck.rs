@@ -1,13 +1,16 @@
 //! `vzmemcheck`: how much of the node's memory its running containers have and were promised.
 
-use beancounters::overcommit::{COLUMN_NAMES, Columns, Promised};
+use beancounters::overcommit::{COLUMN_NAMES, Columns, Machine, Promised};
 use clap::{ArgMatches, Command};
 use serde_json::{Map, Value};
 use vzrt::Ctid;
+use vzrt::cgroup::Host;
+use vzrt::state::State;
 
 use super::node::{self, Memory};
 use super::{Outcome, Report, Trouble, config_dir, json, json_figure, json_switch, switch};
-use crate::config::Container;
+use crate::config::{Container, Node};
+use crate::list::plain;
 
 const MEGABYTE: f64 = 1_048_576.0;
 
@@ -26,47 +29,50 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let machine = Memory::read()?.for_shares()?;
     let cgroups = node::cgroups()?;
     let absolute = matches.get_flag("absolute");
-    let mut rows = Vec::new();
+    let (mut rows, mut complaints) = (Vec::new(), String::new());
     for state in node::running(&node)? {
-        let container = Container::load(&node, state.ctid).map_err(|e| Trouble::from_error(&e))?;
-        let settings = container.effective(&node.global);
-        let promised = Promised::by(&settings.bounds, settings.vm_overcommit, &machine)
-            .map_err(|e| Trouble::new(format!("CT {}: {e}", state.ctid)))?;
-        let bytes = Columns::in_bytes(&node::held(&cgroups, &state)?, &promised);
-        let row = if absolute { bytes.times(1.0 / MEGABYTE) } else { bytes.as_shares_of(&machine).times(100.0) };
-        rows.push((state.ctid, row));
+        match in_bytes(&node, &cgroups, &machine, &state) {
+            Ok(bytes) if absolute => rows.push((state.ctid, bytes.times(1.0 / MEGABYTE))),
+            Ok(bytes) => rows.push((state.ctid, bytes.as_shares_of(&machine).times(100.0))),
+            // The others are told all the same.
+            Err(Trouble(lines)) => complaints.push_str(&format!("CT {}: {}\n", state.ctid, plain(&lines.join(": ")))),
+        }
     }
-    if matches.get_flag("json") {
-        return json(&rows.iter().map(|(ctid, row)| object(*ctid, row)).collect::<Vec<_>>());
-    }
-    Ok(Report::of(table(&rows, absolute, matches.get_flag("verbose"))))
+    let report = if matches.get_flag("json") {
+        json(&rows.iter().map(|(ctid, row)| object(*ctid, row)).collect::<Vec<_>>())?
+    } else {
+        Report::of(table(&rows, absolute, matches.get_flag("verbose")))
+    };
+    Ok(Report { exit: u8::from(!complaints.is_empty()), stderr: complaints, ..report })
+}
+
+fn in_bytes(node: &Node, cgroups: &Host, machine: &Machine, state: &State) -> Result<Columns, Trouble> {
+    let container = Container::load(node, state.ctid).map_err(|e| Trouble::from_error(&e))?;
+    let settings = container.effective(&node.global);
+    let promised = Promised::by(&settings.bounds, settings.vm_overcommit, machine);
+    let promised = promised.map_err(|e| Trouble::from_error(&e))?;
+    Ok(Columns::in_bytes(&node::held(cgroups, state)?, &promised))
 }
 
 /// With `-v` each container, and below a line what they are together; else that alone.
 fn table(rows: &[(Ctid, Columns)], absolute: bool, verbose: bool) -> String {
-    let mut out = format!("Output values in {}\n", if absolute { "Mbytes" } else { "%" });
-    let label = |text: &str| if verbose { format!("{text:<10} ") } else { String::new() };
-    let mut line = |first: &str, cells: Vec<String>| {
+    let line = |first: &str, cells: &[String]| {
+        let first = if verbose { format!("{first:<10} ") } else { String::new() };
         let cells: Vec<String> = cells.iter().map(|cell| format!("{cell:>7}")).collect();
-        out.push_str(&format!("{}{}\n", label(first), cells.join(" ")));
+        format!("{first}{}\n", cells.join(" "))
     };
-    let figures =
-        |columns: &Columns| columns.0.map(|f| f.map_or_else(|| "n/a".to_owned(), |f| format!("{f:.2}"))).to_vec();
-    line("CTID", COLUMN_NAMES.iter().map(|[first, _]| (*first).to_owned()).collect());
-    line("", COLUMN_NAMES.iter().map(|[_, second]| (*second).to_owned()).collect());
-    if verbose {
-        rows.iter().for_each(|(ctid, columns)| line(&ctid.to_string(), figures(columns)));
-    }
-    let sum: Columns = rows.iter().map(|(_, columns)| *columns).sum();
+    let figures = |columns: &Columns| columns.0.map(|f| f.map_or_else(|| "n/a".to_owned(), |f| format!("{f:.2}")));
     // Without containers nothing is held, and that is known.
-    let sum = if rows.is_empty() { Columns([Some(0.0); 8]) } else { sum };
+    let sum = if rows.is_empty() { Columns([Some(0.0); 8]) } else { rows.iter().map(|(_, columns)| *columns).sum() };
+    let mut out = format!("Output values in {}\n", if absolute { "Mbytes" } else { "%" });
+    out.push_str(&line("CTID", &COLUMN_NAMES.map(|[first, _]| first.to_owned())));
+    let titles = line("", &COLUMN_NAMES.map(|[_, second]| second.to_owned()));
+    out.push_str(&titles);
     if verbose {
-        let width = label("").len() + COLUMN_NAMES.len() * 8 - 1;
-        out.push_str(&format!("{}\n", "-".repeat(width)));
+        out.extend(rows.iter().map(|(ctid, columns)| line(&ctid.to_string(), &figures(columns))));
+        out.push_str(&format!("{}\n", "-".repeat(titles.len() - 1)));
     }
-    let cells: Vec<String> = figures(&sum).iter().map(|cell| format!("{cell:>7}")).collect();
-    out.push_str(&format!("{}{}\n", label("Summary:"), cells.join(" ")));
-    out
+    out + &line("Summary:", &figures(&sum))
 }
 
 fn object(ctid: Ctid, columns: &Columns) -> Value {

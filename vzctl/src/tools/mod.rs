@@ -58,14 +58,15 @@ pub const ALL: [Tool; 7] = [
 /// What a run leaves: what is to be printed, and the exit code.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Report {
-    stdout: String,
+    /// Bytes: a configuration is printed as it was written.
+    stdout: Vec<u8>,
     stderr: String,
     exit: u8,
 }
 
 impl Report {
-    fn of(stdout: String) -> Self {
-        Self { stdout, ..Self::default() }
+    fn of(stdout: impl Into<Vec<u8>>) -> Self {
+        Self { stdout: stdout.into(), ..Self::default() }
     }
 }
 
@@ -92,36 +93,33 @@ pub fn by_name(name: &str) -> Option<&'static Tool> {
     ALL.iter().find(|tool| tool.name == name)
 }
 
-/// Runs the program of this name; `argv` begins with it. Returns the exit code.
-///
-/// # Panics
-/// There is none of this name.
-#[must_use]
-pub fn main(name: &str, argv: Vec<OsString>) -> u8 {
-    let tool = by_name(name).expect("the caller has asked for it");
-    let name = OsString::from(tool.name);
-    let matches = match (tool.definition)().try_get_matches_from(std::iter::once(name).chain(argv.into_iter().skip(1)))
-    {
-        Ok(matches) => matches,
-        Err(e) => {
-            // There is nobody to tell that nobody can be told.
-            let _ = e.print();
-            return if e.use_stderr() { tool.usage } else { 0 };
-        }
-    };
-    let report = (tool.run)(&matches).unwrap_or_else(|Trouble(lines)| Report {
-        stderr: lines.iter().map(|line| crate::list::plain(line) + "\n").collect(),
-        exit: 1,
-        ..Report::default()
-    });
-    eprint!("{}", report.stderr);
-    match std::io::stdout().lock().write_all(report.stdout.as_bytes()) {
-        Ok(()) => report.exit,
-        // `vzmemcheck | head` has what it wanted.
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => report.exit,
-        Err(e) => {
-            eprintln!("{}: write(stdout): {e}", tool.name);
-            1
+impl Tool {
+    /// Runs it; `argv` begins with its name. Returns the exit code.
+    #[must_use]
+    pub fn main(&self, argv: Vec<OsString>) -> u8 {
+        let words = std::iter::once(self.name.into()).chain(argv.into_iter().skip(1));
+        let matches = match (self.definition)().try_get_matches_from(words) {
+            Ok(matches) => matches,
+            Err(e) => {
+                // There is nobody to tell that nobody can be told.
+                let _ = e.print();
+                return if e.use_stderr() { self.usage } else { 0 };
+            }
+        };
+        let report = (self.run)(&matches).unwrap_or_else(|Trouble(lines)| Report {
+            stderr: lines.iter().map(|line| crate::list::plain(line) + "\n").collect(),
+            exit: 1,
+            ..Report::default()
+        });
+        eprint!("{}", report.stderr);
+        match std::io::stdout().lock().write_all(&report.stdout) {
+            Ok(()) => report.exit,
+            // `vzmemcheck | head` has what it wanted.
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => report.exit,
+            Err(e) => {
+                eprintln!("{}: write(stdout): {e}", self.name);
+                1
+            }
         }
     }
 }

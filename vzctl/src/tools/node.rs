@@ -98,10 +98,7 @@ pub(super) fn cgroups() -> Result<Host, Trouble> {
     Host::detect(Path::new("/")).map_err(|e| Trouble::from_error(&e))
 }
 
-/// What a running container holds.
-///
-/// OpenVZ's physpages were those of processes alone. A cgroup counts kernel memory as part of its memory, so it is taken out here, for the
-/// formulas put it in.
+/// What a running container holds, as far as it is counted.
 pub(super) fn held(host: &Host, state: &State) -> Result<Held, Trouble> {
     let sources = host.container(&state.cgroup, state.ctid).sources();
     let mut reader = Reader::new(&sources);
@@ -110,11 +107,9 @@ pub(super) fn held(host: &Host, state: &State) -> Result<Held, Trouble> {
         Ok::<_, Trouble>(held.map(overcommit::bytes))
     };
     let kernel = KERNEL_MEMORY.into_iter().map(&mut bytes).collect::<Result<Vec<_>, _>>()?;
-    let kernel_bytes = kernel.into_iter().flatten().reduce(|a, b| a + b);
-    let memory = bytes(Resource::Physpages)?;
     Ok(Held {
-        kernel_bytes,
-        resident_bytes: memory.zip(kernel_bytes).map(|(all, kernel)| (all - kernel).max(0.0)),
+        kernel_bytes: kernel.into_iter().flatten().reduce(|a, b| a + b),
+        ram_bytes: bytes(Resource::Physpages)?,
         unreclaimable_bytes: bytes(Resource::Oomguarpages)?,
         allocated_bytes: bytes(Resource::Privvmpages)?,
         processes: bytes(Resource::Numproc)?,

@@ -62,7 +62,7 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
             sample.save(&path).map_err(|e| Trouble::from_error(&e))?;
             Ok(Report::of(format!("Config {} was created\n", path.display())))
         }
-        None => Ok(Report::of(String::from_utf8_lossy(&sample.to_bytes()).into_owned())),
+        None => Ok(Report::of(sample.to_bytes())),
     }
 }
 
