@@ -219,7 +219,8 @@ pub fn shares(held: Option<&Held>, promised: &Promised, machine: &Machine) -> [S
             name: "Num. Proc",
             current: has(|h| h.processes, machine.threads_max),
             promised: None,
-            max: Some(promised.processes / machine.threads_max),
+            // There are no more, whatever the configuration says.
+            max: Some(promised.processes.min(machine.threads_max) / machine.threads_max),
         },
     ];
     let worst = |column: fn(&Share) -> Option<f64>| rows.iter().filter_map(column).reduce(f64::max);
@@ -314,6 +315,11 @@ mod tests {
         assert_eq!(mib(promised.guaranteed_bytes), 150.0);
         assert_eq!(mib(promised.allocatable_bytes), 150.0);
         assert!(promised.processes.is_infinite());
+        assert_eq!(
+            shares(None, &promised, &MACHINE)[4].max,
+            Some(1.0),
+            "there are no more processes than the machine has"
+        );
         let without_swap = set(&[(Resource::Physpages, "0:100M")]);
         assert_eq!(Promised::by(&without_swap, None, &MACHINE), Err(vswap::SwapNotSet));
     }
