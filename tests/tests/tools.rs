@@ -208,8 +208,9 @@ fn a_process_is_found_in_its_container_and_by_its_number_there() {
     let init = node.process(101, "init");
     let monitor = node.process(101, "monitor");
     let host = std::process::id();
-    let mut sleeper =
-        node.command("vzctl", ["exec2", "101", "echo $$ > /pid; exec sleep 1000"]).spawn().expect("vzctl");
+    let mut sleeper = node.command("vzctl", ["exec2", "101", "echo $$ > /pid; exec sleep 1000"]);
+    // It will say that it was killed.
+    let mut sleeper = sleeper.stderr(Stdio::null()).spawn().expect("vzctl");
     let told = || node.vzctl(["exec2", "101", "cat /pid"]);
     assert!(tests::wait::wait_until(Duration::from_secs(10), || told().stdout.ends_with('\n')));
     let inside = told().stdout.trim().to_owned();
