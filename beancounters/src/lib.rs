@@ -14,6 +14,8 @@
 //! | [`counter`] | [`Counter`] and [`Counters`]: the five numbers of a row, the rows of a container |
 //! | [`format`](mod@format) | the writers of `user_beancounters`, `bc/resources` and `bc/<id>/resources`, byte for byte |
 //! | [`parse`] | their readers |
+//! | [`rules`] | whether the bounds of a configuration go together, and what mends it where they don't |
+//! | [`overcommit`], [`scale`], [`split`] | what `vzmemcheck` and `vzcalc`, `vzcfgscale`, `vzsplit` compute |
 //! | [`read`] | [`read::Reader`]: what can be counted of a container |
 //!
 //! ```
@@ -42,11 +44,15 @@ pub mod amount;
 pub mod bound;
 pub mod counter;
 pub mod format;
+pub mod overcommit;
 pub mod parse;
 pub mod read;
 pub mod resource;
+pub mod rules;
+pub mod scale;
 pub mod set;
 mod sockets;
+pub mod split;
 mod tasks;
 mod terminals;
 pub mod vswap;

@@ -6,6 +6,7 @@
 //! | [`list`] | `vzlist` |
 //! | [`pkg`] | `vzpkg` |
 //! | [`ubc`] | `vzubc` |
+//! | [`tools`] | `vzcfgvalidate`, `vzcalc` and the other small programs about beancounters and CPU |
 //! | `boot` | all containers at once: order, memory and workers of `vzctl startall` and `stopall` |
 //! | [`config`] | the files below `/etc/vz`, typed |
 //! | [`subject`] | one container's configuration, resolved |
@@ -27,6 +28,7 @@ pub mod list;
 pub mod logging;
 pub mod pkg;
 pub mod subject;
+pub mod tools;
 pub mod ubc;
 
 pub use exit::Exit;

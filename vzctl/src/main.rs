@@ -16,6 +16,9 @@ fn main() -> ExitCode {
         .and_then(Path::file_name)
         .map(|n| n.to_string_lossy().into_owned())
         .unwrap_or_default();
+    if let Some(tool) = vzctl::tools::by_name(&name) {
+        return ExitCode::from(tool.main(args));
+    }
     let code = match name.as_str() {
         "vzlist" => vzctl::list::main(args),
         "vzubc" => vzctl::ubc::main(args),

@@ -45,13 +45,15 @@ pub(crate) fn write(work: Work, dir: &Path) -> io::Result<()> {
 }
 
 /// Every name with a command line of its own.
-fn programs() -> [(&'static str, Codes, Command); 4] {
-    [
+fn programs() -> Vec<(&'static str, Codes, Command)> {
+    let mut programs = vec![
         ("vzctl", Codes::Table, vzctl::cli::definition()),
         ("vzlist", Codes::Few, vzctl::list::command()),
         ("vzpkg", Codes::Few, vzctl::pkg::definition()),
         ("vzubc", Codes::Few, vzctl::ubc::command()),
-    ]
+    ];
+    programs.extend(vzctl::tools::ALL.iter().map(|tool| (tool.name, Codes::These(tool.codes), (tool.definition)())));
+    programs
 }
 
 /// What a program's man page says about exit codes.
@@ -59,6 +61,7 @@ fn programs() -> [(&'static str, Codes, Command); 4] {
 enum Codes {
     Table,
     Few,
+    These(&'static [(&'static str, &'static str)]),
 }
 
 /// A page for the program, and one for each of its commands, `vzctl-start(8)`.
@@ -95,6 +98,7 @@ fn after(name: &str, out: &mut impl Write) -> io::Result<()> {
         |items: &[(&str, &str)]| items.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Vec<_>>();
     match programs().into_iter().find(|(program, ..)| *program == name) {
         Some((_, Codes::Table, _)) => list("EXIT STATUS", &exit_codes()),
+        Some((_, Codes::These(codes), _)) => list("EXIT STATUS", &own(codes)),
         _ => list(
             "EXIT STATUS",
             &own(&[("0", "Everything asked for was done."), ("other", "It was not; standard error says why.")]),
@@ -280,7 +284,7 @@ mod tests {
                 format!("fish/vendor_completions.d/{name}.fish"),
             ] {
                 let text = fs_err::read_to_string(dir.path().join(&file)).unwrap();
-                assert!(text.contains(name) && text.contains("config-dir"), "{file}");
+                assert!(text.contains(name) && text.contains("help"), "{file}");
             }
         }
     }

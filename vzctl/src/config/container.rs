@@ -146,22 +146,9 @@ impl Container {
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), ContainerError> {
         let mut own = self.own.clone();
         changes.iter().for_each(|change| own.apply(change));
-        let mut document = self.document.clone();
-        for param in params::all() {
-            let Some((key, older)) = param.keys.split_first() else { continue };
-            let (before, after) = (param.render(&self.own), param.render(&own));
-            if before == after {
-                continue;
-            }
-            older.iter().for_each(|older| document.remove(older));
-            match after {
-                Some(value) => {
-                    document.set(key, &value).map_err(|source| ContainerError::Unwritable { key, source })?
-                }
-                None => document.remove(key),
-            }
-            self.problems.retain(|p| !param.keys.contains(&p.key));
-        }
+        let document = rewritten(&self.document, &self.own, &own)?;
+        let same = |param: &params::Param| param.render(&self.own) == param.render(&own);
+        self.problems.retain(|p| params::by_key(p.key).is_none_or(same));
         (self.own, self.document) = (own, document);
         Ok(())
     }
@@ -195,6 +182,29 @@ impl Container {
     pub fn layout(&self) -> Layout {
         self.own.layout.unwrap_or(Layout::Simfs)
     }
+}
+
+/// The lines of a file after its settings have changed. Lines of keys that stay the same stay as they were written.
+///
+/// # Errors
+/// A value that the file cannot carry.
+pub(crate) fn rewritten(document: &Document, before: &Settings, after: &Settings) -> Result<Document, ContainerError> {
+    let mut document = document.clone();
+    for param in params::all() {
+        let Some((key, older)) = param.keys.split_first() else { continue };
+        let value = param.render(after);
+        if value == param.render(before) {
+            continue;
+        }
+        older.iter().for_each(|older| document.remove(older));
+        match value {
+            Some(value) => {
+                document.set(key, &value).map_err(|source| ContainerError::Unwritable { key, source })?;
+            }
+            None => document.remove(key),
+        }
+    }
+    Ok(document)
 }
 
 /// Takes over every pair of a file that a parameter knows, and says which it could not. Empty values say nothing. Within a file the last

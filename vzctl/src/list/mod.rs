@@ -118,7 +118,7 @@ fn is_unseen(c: char) -> bool {
 }
 
 /// Text as a terminal may have it. Most values were checked when they were set; a file edited by hand, or by another program, was not.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|c| if is_unseen(c) { '?' } else { c }).collect()
 }
 

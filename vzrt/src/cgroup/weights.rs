@@ -22,7 +22,19 @@ pub fn cpuunits_to_weight(cpuunits: u64) -> u64 {
 /// weight of everything else on the host. runc, crun and cgroups-rs bend 2..262144 onto 1..10000 and turn the default into 39.
 #[must_use]
 pub fn shares_to_weight(shares: u64) -> u64 {
-    cpuunits_to_weight(shares.saturating_mul(1000).div_ceil(1024))
+    cpuunits_to_weight(shares_to_cpuunits(shares))
+}
+
+/// The `cpuunits` that v1 shares stand for.
+#[must_use]
+pub fn shares_to_cpuunits(shares: u64) -> u64 {
+    shares.saturating_mul(1000).div_ceil(1024)
+}
+
+/// The `cpuunits` that a v2 weight stands for, as far as it tells: it is ten times coarser.
+#[must_use]
+pub fn weight_to_cpuunits(weight: u64) -> u64 {
+    weight.saturating_mul(10)
 }
 
 /// `cpulimit` (percent of one CPU, 0 = no limit) and `cpus` (number of CPUs, 0 = all) as a quota per [`CPU_PERIOD_USEC`]; `None` is no
@@ -50,6 +62,16 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
     use super::*;
+
+    #[test]
+    fn cpuunits_come_back_from_what_the_kernel_keeps() {
+        for units in [8, 250, 1000, 1001, 2000, 100_000] {
+            assert_eq!(shares_to_cpuunits(cpuunits_to_shares(units)), units);
+        }
+        for (units, coarse) in [(250, 250), (1000, 1000), (1005, 1000), (8, 10)] {
+            assert_eq!(weight_to_cpuunits(cpuunits_to_weight(units)), coarse);
+        }
+    }
 
     #[test]
     fn a_default_container_weighs_the_kernels_default_on_both_versions() {
