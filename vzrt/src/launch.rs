@@ -16,7 +16,7 @@ use crate::cgroup::{self, CtCgroup, Delegation};
 use crate::channel::{Channel, Message, Trouble};
 use crate::error::{Call, Failed};
 use crate::plan::Plan;
-use crate::view::fuse::{Connection, Server};
+use crate::view::fuse::{Connection, FRESH, Server};
 use crate::view::tree::Own;
 use crate::{container, hooks, idmap, net, rootfs, sys};
 
@@ -113,7 +113,7 @@ pub(crate) fn launch(
     }
     let serve = |connection: Connection| {
         let own = Own::new(plan.ctid, &plan.vz.run_dir, &cgroup, child.pid.as_raw());
-        Ok::<_, Failed>(Files { server: connection.serve(plan.vz.ids)?, connection, own })
+        Ok::<_, Failed>(Files { server: connection.serve(plan.vz.ids, FRESH)?, connection, own })
     };
     let mut files = connection.map(serve).transpose()?;
     match receive(&ours, files.as_mut())? {

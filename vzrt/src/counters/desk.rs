@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use beancounters::Counters;
@@ -37,6 +37,9 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// How long its end may take.
 const END: Duration = Duration::from_secs(2);
+
+/// How long a text is the truth: the moment between asking for a file's size and reading it.
+const FRESH: Duration = Duration::from_millis(1);
 
 /// What the process is called.
 const NAME: &str = "vz-counters";
@@ -85,6 +88,8 @@ pub(crate) fn open(node: &Path, cgroup: &str, log_file: Option<&Path>) -> Result
     };
     let go = || {
         let mut command = monitor::program(&format!("{NAME}: {}", node.display()), &Work::Counters(desk))?;
+        // Who waits for the end of our output does not wait for the end of the last container.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         for fd in [connection.as_fd(), lock.as_fd()] {
             fcntl_setfd(fd, FdFlags::empty()).call(|| "fcntl(F_SETFD)")?;
         }
@@ -246,7 +251,7 @@ pub(crate) fn serve(desk: Desk) -> Result<(), Failed> {
     if let Err(e) = enter(&host, &cgroup) {
         tracing::warn!("Warning: {NAME} stays in the cgroup of who started it: {}", e.one_line());
     }
-    let mut server = connection.serve(ROOT)?;
+    let mut server = connection.serve(ROOT, FRESH)?;
     let mut table = Table::new(All { node: node.clone(), host });
     let patience = Timespec::try_from(LOOK).unwrap_or_default();
     loop {

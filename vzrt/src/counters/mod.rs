@@ -49,17 +49,26 @@ pub fn running(run: &RunDir, host: &cgroup::Host) -> Result<Option<Counters>, Co
 /// # Errors
 /// A counter is there and can't be read.
 pub fn rows(bounds: &Set, sources: &Sources) -> Result<Counters, ReadError> {
-    let ram_bytes = host_ram_bytes();
+    let bounds = in_force(bounds);
     let mut reader = Reader::new(sources);
     let mut trouble = None;
     let counters = Counters::new(|resource| {
-        let bound = bounds.get(resource).unwrap_or_else(|| Bound::kernel_default(resource, ram_bytes));
+        let bound = bounds.get(resource).unwrap_or_else(|| Bound::unlimited(resource));
         row(&mut reader, resource, bound).unwrap_or_else(|e| {
             trouble.get_or_insert(e);
             Counter::new(bound, 0, 0, 0)
         })
     });
     trouble.map_or(Ok(counters), Err)
+}
+
+/// The bounds of a running container: those that were said, and for all others what a new beancounter had.
+#[must_use]
+pub fn in_force(said: &Set) -> Set {
+    let ram_bytes = host_ram_bytes();
+    let mut all = said.clone();
+    Resource::LIVE.into_iter().for_each(|resource| all.insert_if_absent(Bound::kernel_default(resource, ram_bytes)));
+    all
 }
 
 fn row(reader: &mut Reader, resource: Resource, bound: Bound) -> Result<Counter, ReadError> {
@@ -69,8 +78,7 @@ fn row(reader: &mut Reader, resource: Resource, bound: Bound) -> Result<Counter,
 }
 
 /// The machine's memory, of which a new beancounter was guaranteed its part.
-#[must_use]
-pub fn host_ram_bytes() -> u64 {
+fn host_ram_bytes() -> u64 {
     let host = rustix::system::sysinfo();
     host.totalram * u64::from(host.mem_unit).max(1)
 }

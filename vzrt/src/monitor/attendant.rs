@@ -19,7 +19,7 @@ use crate::channel::Channel;
 use crate::error::{Call, Failed};
 use crate::hooks::wait_for;
 use crate::view::answers::Listener;
-use crate::view::fuse::Server;
+use crate::view::fuse::{FRESH, Server};
 use crate::view::tree::Own;
 use crate::{counters, sys, view};
 
@@ -65,7 +65,7 @@ pub(super) fn attend(
     word: &Channel<String>,
 ) -> Result<Over, Failed> {
     let console = Console::take(kit.console.as_ref(), kit.run())?;
-    let files = kit.connection.as_ref().map(|connection| connection.serve(kit.charge.ids)).transpose()?;
+    let files = kit.connection.as_ref().map(|connection| connection.serve(kit.charge.ids, FRESH)).transpose()?;
     let left = sys::take_what_is_left(door::NAME).call(|| "readdir(/proc/self/fd)")?;
     let mut attendant = Attendant {
         kit,
@@ -193,7 +193,10 @@ impl Attendant<'_> {
         }
         match counters::open(run.node(), &charge.cgroup, charge.log_file.as_deref()) {
             Ok(None) => {}
-            Ok(started) => self.desk = started,
+            Ok(started) => {
+                tracing::info!("nobody served the beancounters of this host; somebody does again");
+                self.desk = started;
+            }
             Err(e) => tracing::debug!("beancounters: {}", e.one_line()),
         }
     }

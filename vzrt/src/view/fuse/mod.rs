@@ -32,9 +32,9 @@ const DEVICE: &str = "/dev/fuse";
 /// oldest is then made anew, in the middle of somebody's reading.
 const MOST_KEPT: usize = 16;
 
-/// How long a text tells the truth. Who asks for a file's size and then reads it finds what he was told, and a container that does nothing but
+/// How long a text is to tell a container the truth. Who asks for a file's size and then reads it finds what he was told, and a container that does nothing but
 /// read makes its attendant work no more than this often.
-const FRESH: Duration = Duration::from_millis(20);
+pub(crate) const FRESH: Duration = Duration::from_millis(20);
 
 /// How long to look for the next request before sleeping: opening a file and reading it are three of them, each sent when the one before has been
 /// answered, and to be woken takes longer than to answer.
@@ -121,10 +121,10 @@ impl Connection {
     ///
     /// # Errors
     /// The failed call.
-    pub(crate) fn serve(&self, owner: IdRange) -> Result<Server, Failed> {
+    pub(crate) fn serve(&self, owner: IdRange, fresh_for: Duration) -> Result<Server, Failed> {
         let device = open_device()?;
         sys::fuse_clone(device.as_fd(), self.0.as_fd()).call(|| "ioctl(FUSE_DEV_IOC_CLONE)")?;
-        Ok(Server::over(device, owner))
+        Ok(Server { device, owner, fresh_for, fresh: Vec::new(), kept: VecDeque::new(), next_handle: 1 })
     }
 }
 
@@ -145,6 +145,8 @@ pub(crate) struct Server {
     device: OwnedFd,
     /// Whom the files belong to.
     owner: IdRange,
+    /// For how long what a file has said is its text.
+    fresh_for: Duration,
     /// What files have said a moment ago, and when.
     fresh: Vec<(u64, Instant, Rc<str>)>,
     /// What is being read by those who have begun to.
@@ -159,10 +161,6 @@ impl AsFd for Server {
 }
 
 impl Server {
-    fn over(device: OwnedFd, owner: IdRange) -> Self {
-        Self { device, owner, fresh: Vec::new(), kept: VecDeque::new(), next_handle: 1 }
-    }
-
     /// Answers what has been asked, up to a few requests, so that no reader keeps us from the others.
     ///
     /// # Errors
@@ -263,13 +261,13 @@ impl Server {
 
     /// The text, and for how long it will still be the same.
     fn text(&mut self, file: u64, tree: &mut impl Tree) -> Option<(Rc<str>, Duration)> {
-        self.fresh.retain(|(_, made, _)| made.elapsed() < FRESH);
+        self.fresh.retain(|(_, made, _)| made.elapsed() < self.fresh_for);
         if let Some((_, made, text)) = self.fresh.iter().find(|(known, ..)| *known == file) {
-            return Some((Rc::clone(text), FRESH.saturating_sub(made.elapsed())));
+            return Some((Rc::clone(text), self.fresh_for.saturating_sub(made.elapsed())));
         }
         let text: Rc<str> = tree.text(file)?.into();
         self.fresh.push((file, Instant::now(), Rc::clone(&text)));
-        Some((text, FRESH))
+        Some((text, self.fresh_for))
     }
 
     fn attributes(&self, number: u64, node: Node, bytes: u64, valid: Duration) -> Attributes {
