@@ -45,6 +45,7 @@ fn systemd_of_debian_13_gets_to_running_and_stops_by_itself() {
 fn boot_and_halt(node: &Node) {
     wait_until_running(node);
     assert_eq!(node.inside("hostname -f"), "deb.example.com");
+    assert_eq!(node.inside("findmnt -no FSTYPE /run; head -n 1 /run/vz/proc/user_beancounters"), "tmpfs\nVersion: 2.5");
     let said = node.done(["stop", "101", "--stop-timeout", "60"]);
     assert!(!said.contains("Killing"), "it halts when asked: {said}");
     let said = node.done(["start", "101", "--wait"]);

@@ -16,8 +16,8 @@ use crate::cgroup::{self, CtCgroup, Delegation};
 use crate::channel::{Channel, Message, Trouble};
 use crate::error::{Call, Failed};
 use crate::plan::Plan;
-use crate::view::View;
-use crate::view::fuse::{Connection, Server};
+use crate::view::fuse::{Connection, FRESH, Server};
+use crate::view::tree::Own;
 use crate::{container, hooks, idmap, net, rootfs, sys};
 
 /// A container whose inside is complete and whose first process waits for [`Launched::go`].
@@ -53,7 +53,7 @@ pub(crate) struct Remains {
 struct Files {
     connection: Connection,
     server: Server,
-    view: View,
+    own: Own,
 }
 
 /// Makes everything up to the waiting first process. The root is mounted already. With `network` the container gets its addresses, once
@@ -112,8 +112,8 @@ pub(crate) fn launch(
         net::up(netns.as_fd(), &plan.vz.net).map_err(network_trouble)?;
     }
     let serve = |connection: Connection| {
-        let (server, view) = (connection.serve(plan.vz.ids)?, View::new(cgroup, child.pid.as_raw()));
-        Ok::<_, Failed>(Files { connection, server, view })
+        let own = Own::new(plan.ctid, &plan.vz.run_dir, &cgroup, child.pid.as_raw());
+        Ok::<_, Failed>(Files { server: connection.serve(plan.vz.ids, FRESH)?, connection, own })
     };
     let mut files = connection.map(serve).transpose()?;
     match receive(&ours, files.as_mut())? {
@@ -158,7 +158,7 @@ fn receive(channel: &Channel, mut files: Option<&mut Files>) -> Result<Option<(M
         let (said, asked) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
         // The files end with the first process, which has then said why.
         let ended =
-            asked && files.server.serve(&mut files.view).inspect_err(|e| tracing::debug!("{}", chain(e))).is_err();
+            asked && files.server.serve(&mut files.own).inspect_err(|e| tracing::debug!("{}", chain(e))).is_err();
         if said || ended {
             break;
         }

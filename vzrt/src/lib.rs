@@ -14,6 +14,7 @@
 //! | [`log`] | where messages go |
 //! | [`cgroup`], [`net`], [`seccomp`] | one capability of the kernel each |
 //! | [`policy`] | what a container's untrusted root may do, as data |
+//! | [`counters`] | the beancounters of running containers, and the files that show them |
 //! | [`guest`] | settings written into a container's own files |
 //! | `view` | a container's own numbers in its `/proc` and `/sys` |
 //! | [`support`] | what this kernel can do, for `vzctl check` |

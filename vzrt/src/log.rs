@@ -134,8 +134,8 @@ pub fn text_of(event: &Event<'_>) -> String {
     printable(&message.0)
 }
 
-/// From now on messages of this process go to this file and nowhere else, as lines of `vzctl` about this container.
-pub(crate) fn to_file_only(path: Option<&Path>, ctid: Ctid) {
+/// From now on messages of this process go to this file and nowhere else, as lines of `vzctl` about this container, or about none.
+pub(crate) fn to_file_only(path: Option<&Path>, ctid: Option<Ctid>) {
     let Some(path) = path else { return };
     // Opened when there is something to say, which for most containers is their end.
     let lines = Lines { path: path.to_owned(), ctid, file: Mutex::new(None) };
@@ -145,7 +145,7 @@ pub(crate) fn to_file_only(path: Option<&Path>, ctid: Ctid) {
 
 struct Lines {
     path: PathBuf,
-    ctid: Ctid,
+    ctid: Option<Ctid>,
     file: Mutex<Option<LogFile>>,
 }
 
@@ -156,7 +156,7 @@ impl Subscriber for Lines {
 
     fn event(&self, event: &Event<'_>) {
         if let Ok(mut file) = self.file.lock() {
-            file.get_or_insert_with(|| LogFile::open(&self.path, Some(self.ctid))).write("vzctl", &text_of(event));
+            file.get_or_insert_with(|| LogFile::open(&self.path, self.ctid)).write("vzctl", &text_of(event));
         }
     }
 

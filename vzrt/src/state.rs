@@ -15,7 +15,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -168,6 +168,38 @@ impl RunDir {
         self.read("plan.json")
     }
 
+    /// The bounds of its beancounters in that plan, the rest of which is not looked at.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn bounds(&self) -> Result<Option<beancounters::Set>, Failed> {
+        #[derive(Deserialize)]
+        struct PlanPart {
+            vz: ExtrasPart,
+        }
+        #[derive(Deserialize)]
+        struct ExtrasPart {
+            #[serde(default)]
+            bounds: beancounters::Set,
+        }
+        Ok(self.read::<PlanPart>("plan.json")?.map(|plan| plan.vz.bounds))
+    }
+
+    /// What tells this plan from an earlier or a later one of the same container; `None` when there is none.
+    pub(crate) fn plan_stamp(&self) -> Result<Option<PlanStamp>, Failed> {
+        let path = self.0.join("plan.json");
+        match std::fs::metadata(&path) {
+            Ok(plan) => Ok(Some(PlanStamp { inode: plan.ino(), modified: (plan.mtime(), plan.mtime_nsec()) })),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).call(|| format!("stat({})", path.display())),
+        }
+    }
+
+    /// The run directory of a node that this one lies in.
+    pub(crate) fn node(&self) -> &Path {
+        self.0.parent().unwrap_or(Path::new("/"))
+    }
+
     /// Tells the monitor that a command holding the container's lock will finish what it started.
     ///
     /// # Errors
@@ -268,6 +300,14 @@ impl RunDir {
             .map(Some)
             .map_err(|e| Failed::new(format!("read({})", path.display()), e.to_string()))
     }
+}
+
+/// A plan is written anew as a whole, never changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PlanStamp {
+    inode: u64,
+    /// Seconds and nanoseconds since 1970.
+    modified: (i64, i64),
 }
 
 /// A container whose init lives, with a handle on that init.

@@ -10,7 +10,7 @@ use crate::channel::Trouble;
 use crate::launch::{chain, network_trouble};
 use crate::rootfs::{self, RootError};
 use crate::state::{Journal, RunDir};
-use crate::{hooks, net};
+use crate::{counters, hooks, net};
 
 /// How long killed processes may take to be gone. A process in an uninterruptible wait outlives it, and is reported.
 const KILL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -73,7 +73,16 @@ pub fn dismantle(run: &RunDir, journal: &Journal, host: &cgroup::Host) -> Result
     if rootfs::is_mounted(&journal.root.mountpoint)? {
         unmount(journal)?;
     }
+    forget(run)
+}
+
+/// The run directory of a container that has ended, and what is there only while one runs.
+///
+/// # Errors
+/// The failed call.
+pub(crate) fn forget(run: &RunDir) -> Result<(), TeardownError> {
     run.remove()?;
+    counters::close_if_idle(run.node());
     Ok(())
 }
 

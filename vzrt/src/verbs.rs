@@ -17,7 +17,7 @@ use crate::plan::Plan;
 use crate::rootfs::{self, RootError};
 use crate::state::{Journal, RunDir, Running, State, boot_id, start_ticks};
 use crate::teardown::{self, TeardownError};
-use crate::{launch, monitor, net, view};
+use crate::{counters, launch, monitor, net, view};
 
 /// How a stop is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -312,11 +312,12 @@ pub fn stop(
     tell(StopStep::Stopped);
     if keep_mounted {
         run.write_journal(&Journal { cgroup: None, net: None, ..journal })?;
+        counters::close_if_idle(run.node());
         return Ok(());
     }
     teardown::unmount(&journal)?;
     tell(StopStep::Unmounted);
-    Ok(run.remove()?)
+    Ok(teardown::forget(run)?)
 }
 
 /// A step of the stop.

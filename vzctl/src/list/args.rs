@@ -129,7 +129,9 @@ impl Args {
 
     /// Everything that has to be known to choose, sort and print.
     pub(super) fn wanted(&self) -> Wanted {
+        // A table shows of a whole counter what is held, JSON all of it.
         let mut wanted = Wanted::default();
+        wanted.bounds = self.json && self.fields.iter().any(Field::is_counter);
         self.fields.iter().chain([&self.sort]).for_each(|field| field.wants(&mut wanted));
         for (pattern, key) in [(&self.hostname, "HOSTNAME"), (&self.name, "NAME"), (&self.description, "DESCRIPTION")] {
             if pattern.is_some() {

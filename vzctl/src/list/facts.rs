@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::path::Path;
 
 use beancounters::Resource;
-use beancounters::read::{Reader, Sources, Usage};
+use beancounters::read::{Reader, Usage};
 use rustix::fs::{Mode, OFlags};
 use vzrt::plan::Disk;
 use vzrt::{Condition, Ctid, RunDir};
@@ -58,6 +58,8 @@ pub struct Facts {
     pub root: String,
     /// `VE_PRIVATE`.
     pub private: String,
+    /// Barriers and limits as they are in force, of a running container: those set without `--save` too, and none missing.
+    pub bounds: Option<beancounters::Set>,
     /// Counters, while it runs.
     pub usage: BTreeMap<Resource, Usage>,
     /// Its disk.
@@ -76,6 +78,8 @@ pub(super) struct Wanted {
     pub(super) suspended: bool,
     pub(super) disk: bool,
     pub(super) uptime: bool,
+    /// Barriers and limits in force.
+    pub(super) bounds: bool,
     /// The load average.
     pub(super) load: bool,
 }
@@ -239,12 +243,28 @@ fn facts(
     let root = path(&settings.root, &node.global.ve_root);
     let private = path(&settings.private, &node.global.ve_private);
     let disk = if wanted.disk { disk_usage(node, ctid, condition, &settings, &private) } else { None };
-    let mut row =
-        Facts { ctid, status, settings, root, private, usage: BTreeMap::new(), disk, uptime_s: None, load: None };
+    let mut row = Facts {
+        ctid,
+        status,
+        settings,
+        root,
+        private,
+        bounds: None,
+        usage: BTreeMap::new(),
+        disk,
+        uptime_s: None,
+        load: None,
+    };
     if let Condition::Running(running) = condition {
         if wanted.load {
             // One that is in its first five seconds has none yet.
             row.load = RunDir::new(node.run_dir(ctid)).load().ok().flatten();
+        }
+        if wanted.bounds {
+            match RunDir::new(node.run_dir(ctid)).bounds() {
+                Ok(bounds) => row.bounds = bounds.map(|bounds| vzrt::counters::in_force(&bounds)),
+                Err(e) => complaints.push(format!("CT {ctid}: {e}")),
+            }
         }
         if wanted.uptime {
             row.uptime_s = host.uptime_of(running.state.init_start_ticks);
@@ -277,8 +297,7 @@ impl Host {
             Some(host) => host,
             None => vzrt::cgroup::Host::detect(Path::new("/"))?,
         };
-        let init = u32::try_from(state.init_pid).ok();
-        let sources = Sources { init, ..host.container(&state.cgroup, state.ctid).sources() };
+        let sources = vzrt::counters::sources(&host.container(&state.cgroup, state.ctid), state.init_pid);
         self.cgroups = Some(host);
         let mut reader = Reader::new(&sources);
         resources.iter().map(|r| Ok((*r, reader.usage(*r)?))).collect()

@@ -235,6 +235,11 @@ impl Field {
         self.width < 0 || matches!(self.shows, Shows::OriginSample | Shows::SmartName)
     }
 
+    /// Whether it tells of a beancounter.
+    pub(super) fn is_counter(&self) -> bool {
+        matches!(self.shows, Shows::Counter(..))
+    }
+
     /// Notes what has to be found out for it.
     pub(super) fn wants(&self, wanted: &mut Wanted) {
         match self.shows {
@@ -253,6 +258,7 @@ impl Field {
             Shows::Status => wanted.suspended = true,
             Shows::Counter(resource, part) => {
                 if matches!(part, Part::Whole | Part::Barrier | Part::Limit) {
+                    wanted.bounds |= part != Part::Whole;
                     wanted.key(resource.config_key());
                     // What is not set may follow from these.
                     ["PHYSPAGES", "SWAPPAGES", "VM_OVERCOMMIT"].into_iter().for_each(|key| wanted.key(key));
@@ -346,8 +352,11 @@ impl Field {
     }
 }
 
-/// A running container has every bound, those not set being none; of a stopped one only what its file says is known.
+/// A running container has every bound, in force whatever its file says now; of a stopped one only what its file says is known.
 fn bound_of(facts: &Facts, resource: Resource) -> Option<Bound> {
+    if let Some(bounds) = &facts.bounds {
+        return bounds.get(resource);
+    }
     let settings = &facts.settings;
     let derived = || vswap::fill(&settings.bounds, settings.vm_overcommit).ok().and_then(|set| set.get(resource));
     let set = settings.bounds.get(resource).or_else(derived);

@@ -27,6 +27,7 @@ fn facts(n: u32, status: Status, confs: &[(&str, &str)]) -> Facts {
         settings,
         root: format!("/vz/root/{n}"),
         private: format!("/vz/private/{n}"),
+        bounds: None,
         usage: BTreeMap::new(),
         disk: None,
         uptime_s: None,

@@ -100,7 +100,7 @@ pub(super) fn cgroups() -> Result<Host, Trouble> {
 
 /// What a running container holds, as far as it is counted.
 pub(super) fn held(host: &Host, state: &State) -> Result<Held, Trouble> {
-    let sources = host.container(&state.cgroup, state.ctid).sources();
+    let sources = vzrt::counters::sources(&host.container(&state.cgroup, state.ctid), state.init_pid);
     let mut reader = Reader::new(&sources);
     let mut bytes = |resource| {
         let held = reader.held(resource).map_err(|e| Trouble::from_error(&e))?;

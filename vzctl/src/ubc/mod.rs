@@ -158,7 +158,7 @@ fn running(node: &Node, containers: &[String]) -> Result<Vec<Block>, Trouble> {
     }
     let wanted: Vec<Ctid> = containers.iter().filter_map(|word| names::resolve(node, word).ok()).collect();
     let host = vzrt::cgroup::Host::detect(Path::new("/")).map_err(|e| chain(&e))?;
-    let all = vzrt::counters::of_all(&node.global.run_dir, &host).map_err(|e| chain(&e))?;
+    let all = vzrt::counters::all(&node.global.run_dir, &host).map_err(|e| chain(&e))?;
     let rows =
         |(ctid, counters): (Ctid, beancounters::Counters)| Block { id: ctid.get(), rows: counters.iter().collect() };
     Ok(all.into_iter().filter(|(ctid, _)| containers.is_empty() || wanted.contains(ctid)).map(rows).collect())

@@ -5,6 +5,7 @@
 
 mod dev;
 mod mounts;
+mod run;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -91,7 +92,10 @@ pub(crate) fn build(
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     settle(plan);
     // Last of all, for who serves the files is making the network meanwhile.
-    files.map_or(Ok(()), view::place::at_start)?;
+    if let Some(files) = files {
+        run::make(root.as_fd(), view::tree::BEANCOUNTERS.1);
+        view::place::at_start(files)?;
+    }
     // As systemd makes it on a machine, and in a container leaves to who made it: what is mounted inside later shows in services that have a
     // mount namespace of their own, and `podman` asks for it.
     sys::make_all_shared().call(|| "mount_setattr(/, shared, recursive)")?;

@@ -35,7 +35,7 @@ pub(super) fn attach_at(mount: &OwnedFd, path: &str) -> Result<(), Failed> {
 }
 
 /// A new file system of the kind the plan says, detached.
-fn new_file_system(mount: &Mount) -> Result<OwnedFd, Failed> {
+pub(super) fn new_file_system(mount: &Mount) -> Result<OwnedFd, Failed> {
     let kind = match mount.typ().as_deref() {
         Some("cgroup") => "cgroup2",
         Some(kind) => kind,

@@ -4,6 +4,7 @@
 //! descriptors, so whichever is killed, the other still has what the kernel would not give a second time, and makes itself a new partner.
 
 use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::process::Child;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,10 +18,10 @@ use crate::cgroup::CtCgroup;
 use crate::channel::Channel;
 use crate::error::{Call, Failed};
 use crate::hooks::wait_for;
-use crate::view::View;
 use crate::view::answers::Listener;
-use crate::view::fuse::Server;
-use crate::{sys, view};
+use crate::view::fuse::{FRESH, Server};
+use crate::view::tree::Own;
+use crate::{counters, sys, view};
 
 /// Why there is nothing more to attend to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +65,7 @@ pub(super) fn attend(
     word: &Channel<String>,
 ) -> Result<Over, Failed> {
     let console = Console::take(kit.console.as_ref(), kit.run())?;
-    let files = kit.connection.as_ref().map(|connection| connection.serve(kit.charge.ids)).transpose()?;
+    let files = kit.connection.as_ref().map(|connection| connection.serve(kit.charge.ids, FRESH)).transpose()?;
     let left = sys::take_what_is_left(door::NAME).call(|| "readdir(/proc/self/fd)")?;
     let mut attendant = Attendant {
         kit,
@@ -72,11 +73,13 @@ pub(super) fn attend(
         monitor,
         console,
         files,
-        view: View::new(cgroup.clone(), kit.charge.init_pid),
+        own: Own::new(kit.charge.ctid, &kit.charge.run_dir, cgroup, kit.charge.init_pid),
         listeners: left.listeners.into_iter().map(|fd| Some(fd.into())).collect(),
         visits: left.visits.into_iter().map(|fd| Some(Visit::over(fd))).collect(),
         no_room: false,
+        desk: None,
     };
+    attendant.see_to_counters();
     loop {
         for source in attendant.wait()? {
             if let Some(over) = attendant.hear(source) {
@@ -99,12 +102,14 @@ struct Attendant<'a> {
     console: Console<'a>,
     /// `None`: nobody has a file of it mounted any more, or this host has no FUSE.
     files: Option<Server>,
-    view: View,
+    own: Own,
     /// `None`: nobody can ask there any more.
     listeners: Vec<Option<Listener>>,
     /// `None`: has left.
     visits: Vec<Option<Visit>>,
     no_room: bool,
+    /// Who serves the host's beancounters, if it was started here.
+    desk: Option<Child>,
 }
 
 impl Attendant<'_> {
@@ -153,7 +158,7 @@ impl Attendant<'_> {
 
     /// At the latest the load is to be counted.
     fn patience(&self) -> Timespec {
-        let load = self.view.load_due();
+        let load = self.own.view.load_due();
         let patience =
             self.console.patience().into_iter().chain(self.no_room.then_some(NO_ROOM)).fold(load, Duration::min);
         Timespec::try_from(patience).unwrap_or_default()
@@ -161,19 +166,38 @@ impl Attendant<'_> {
 
     /// Every five seconds. A monitor that somebody has stopped is then made to go on as well.
     fn count_load(&mut self) {
-        if !self.view.load_due().is_zero() {
+        if !self.own.view.load_due().is_zero() {
             return;
         }
-        if let Some(means) = self.view.count_load()
+        if let Some(means) = self.own.view.count_load()
             && let Err(e) = self.kit.run().write_load(means)
         {
             tracing::debug!("the load average: {}", e.one_line());
         }
+        self.see_to_counters();
         if view::is_stopped(nix::unistd::getppid().as_raw()) {
             tracing::warn!("Warning: the monitor of the container was stopped; it goes on");
             if let Err(e) = rustix::process::pidfd_send_signal(self.monitor, rustix::process::Signal::CONT) {
                 tracing::warn!("Warning: pidfd_send_signal(monitor, CONT): {e}");
             }
+        }
+    }
+
+    /// Whoever served the host's beancounters may have been killed. A host without FUSE has none.
+    fn see_to_counters(&mut self) {
+        // Buried if it is dead.
+        self.desk = self.desk.take().and_then(|mut desk| matches!(desk.try_wait(), Ok(None)).then_some(desk));
+        let (charge, run) = (&self.kit.charge, self.kit.run());
+        if self.kit.connection.is_none() {
+            return;
+        }
+        match counters::open(run.node(), &charge.cgroup, charge.log_file.as_deref()) {
+            Ok(None) => {}
+            Ok(started) => {
+                tracing::info!("nobody served the beancounters of this host; somebody does again");
+                self.desk = started;
+            }
+            Err(e) => tracing::debug!("beancounters: {}", e.one_line()),
         }
     }
 
@@ -214,7 +238,7 @@ impl Attendant<'_> {
 
     fn serve_files(&mut self) {
         if let Some(files) = &mut self.files
-            && let Err(e) = files.serve(&mut self.view)
+            && let Err(e) = files.serve(&mut self.own)
         {
             // The last of them was unmounted: the container is ending, or its root would rather see the host's numbers.
             tracing::debug!("/proc of the container: {}", e.one_line());
@@ -224,7 +248,7 @@ impl Attendant<'_> {
 
     fn answer(&mut self, i: usize) {
         if let Some(listener) = &self.listeners[i]
-            && let Err(e) = listener.answer(&self.view)
+            && let Err(e) = listener.answer(&self.own.view)
         {
             tracing::debug!("system calls of the container: {}", e.one_line());
             self.listeners[i] = None;

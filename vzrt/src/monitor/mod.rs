@@ -36,11 +36,12 @@ use crate::plan::Plan;
 use crate::state::{RunDir, Running, State, boot_id, start_ticks};
 use crate::verbs::VerbError;
 use crate::view::fuse::Connection;
-use crate::{cgroup, sys};
+use crate::{cgroup, counters, sys};
 
 pub(crate) use self::door::{Ask, Visit, visit};
 pub(crate) use self::printed::{last as last_printed, remove as forget_printed};
 pub use self::program::main;
+pub(crate) use self::program::{NAME as PROGRAM, Work, program};
 
 /// Forks the monitor, which starts the container; returns when init has become a program of the container, or what went wrong.
 ///
@@ -53,6 +54,14 @@ pub(crate) fn start(plan: &Plan, host: &cgroup::Host, probe: Probe, interrupt: &
         run(plan, host, probe, &theirs);
     };
     drop(theirs);
+    // Done in the time in which the monitor works.
+    if let Err(e) = counters::open(RunDir::new(&plan.vz.run_dir).node(), &plan.vz.cgroup, plan.vz.log_file.as_deref()) {
+        tracing::warn!(
+            "Warning: no beancounters in {}/proc: {}",
+            RunDir::new(&plan.vz.run_dir).node().display(),
+            e.one_line()
+        );
+    }
     // Whichever comes first: the monitor's word, its end, or a signal.
     let mut fds = [PollFd::new(&ours, PollFlags::IN), PollFd::new(interrupt, PollFlags::IN)];
     while let Err(e) = poll(&mut fds, None) {
@@ -198,14 +207,14 @@ fn take_up(plan: &Plan, running: &Running, report: Channel) -> Result<(), Failed
 }
 
 /// A session of its own, no directory held, no signal blocked: those of the command that is starting us are not meant for us.
-fn leave_caller() -> Result<(), Failed> {
+pub(crate) fn leave_caller() -> Result<(), Failed> {
     nix::unistd::setsid().call(|| "setsid()")?;
     SigSet::empty().thread_set_mask().call(|| "sigprocmask()")?;
     nix::unistd::chdir("/").call(|| "chdir(/)")
 }
 
 /// Lets go of everything of the command that started us: its terminal, its pipes, its directory.
-fn detach() -> Result<(), Failed> {
+pub(crate) fn detach() -> Result<(), Failed> {
     sys::close_inherited().call(|| "readdir(/proc/self/fd)")?;
     let null =
         rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).call(|| "open(/dev/null)")?;

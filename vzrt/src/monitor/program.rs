@@ -2,6 +2,7 @@
 //!
 //! What is handed over is written down in a file that has no name and is its standard input; descriptors keep their numbers.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, RawFd};
@@ -15,16 +16,26 @@ use serde::{Deserialize, Serialize};
 
 use super::life::{self, Charge, Kit};
 use super::{detach, ended};
+use crate::counters::Desk;
 use crate::error::{Call, Failed};
 use crate::view::fuse::Connection;
-use crate::{log, sys};
+use crate::{counters, log, sys};
 
 /// What the program is called.
-const NAME: &str = "vzrt";
+pub(crate) const NAME: &str = "vzrt";
+
+/// What there is to do for the program.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Work {
+    /// To stay with a container.
+    Container(Handover),
+    /// To tell of all that run.
+    Counters(Desk),
+}
 
 /// A [`Kit`] on its way through execve(2).
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Handover {
+pub(crate) struct Handover {
     charge: Charge,
     init: RawFd,
     console: Option<RawFd>,
@@ -41,8 +52,20 @@ pub(super) fn become_(kit: &Kit) -> Failed {
     }
 }
 
-fn try_to_become(kit: &Kit) -> Result<std::convert::Infallible, Failed> {
-    let program = beside_us()?;
+/// The program with its work; descriptors that belong to that are the caller's to leave open over execve(2).
+///
+/// # Errors
+/// The failed call.
+pub(crate) fn program(title: &str, work: &Work) -> Result<Command, Failed> {
+    let text = serde_json::to_vec(work).map_err(|e| Failed::new("encode the handover", e.to_string()))?;
+    let mut note = File::from(memfd_create("handover", MemfdFlags::CLOEXEC).call(|| "memfd_create()")?);
+    note.write_all(&text).and_then(|()| note.rewind()).call(|| "write(memfd)")?;
+    let mut command = Command::new(beside_us()?);
+    command.arg0(title).stdin(note).env_clear().env("PATH", crate::hooks::PATH);
+    Ok(command)
+}
+
+fn try_to_become(kit: &Kit) -> Result<Infallible, Failed> {
     let listeners = sys::listeners().call(|| "readdir(/proc/self/fd)")?;
     let number = |fd: BorrowedFd| fd.as_raw_fd();
     let handover = Handover {
@@ -53,21 +76,14 @@ fn try_to_become(kit: &Kit) -> Result<std::convert::Infallible, Failed> {
         alive: number(kit.alive.as_fd()),
         listeners: listeners.clone(),
     };
-    let text = serde_json::to_vec(&handover).map_err(|e| Failed::new("encode the handover", e.to_string()))?;
-    let mut note = File::from(memfd_create("handover", MemfdFlags::CLOEXEC).call(|| "memfd_create()")?);
-    note.write_all(&text).and_then(|()| note.rewind()).call(|| "write(memfd)")?;
+    let mut command = program(&format!("vz-monitor: CT {}", kit.charge.ctid), &Work::Container(handover))?;
     let kept = [Some(kit.init.as_fd()), kit.console.as_ref().map(AsFd::as_fd), Some(kit.alive.as_fd())];
     for fd in kept.into_iter().flatten().chain(kit.connection.as_ref().map(AsFd::as_fd)) {
         fcntl_setfd(fd, FdFlags::empty()).call(|| "fcntl(F_SETFD)")?;
     }
     sys::keep_over_exec(&listeners).call(|| "fcntl(F_SETFD)")?;
-    let error = Command::new(&program)
-        .arg0(format!("vz-monitor: CT {}", kit.charge.ctid))
-        .stdin(note)
-        .env_clear()
-        .env("PATH", crate::hooks::PATH)
-        .exec();
-    Err(error).call(|| format!("execve({})", program.display()))
+    let error = command.exec();
+    Err(error).call(|| format!("execve({})", command.get_program().to_string_lossy()))
 }
 
 /// In the directory of the command we are forked from.
@@ -76,26 +92,27 @@ fn beside_us() -> Result<PathBuf, Failed> {
     Ok(us.with_file_name(NAME))
 }
 
-/// The program: takes over a container and stays with it to its end. Not for people to run.
+/// The program: takes over a container and stays with it to its end, or serves the beancounters of all. Not for people to run.
 pub fn main() -> ExitCode {
     let mut text = Vec::new();
     let read = std::io::stdin().take(1 << 20).read_to_end(&mut text);
-    let handover = read
-        .map_err(|e| e.to_string())
-        .and_then(|_| serde_json::from_slice::<Handover>(&text).map_err(|e| e.to_string()));
+    let work =
+        read.map_err(|e| e.to_string()).and_then(|_| serde_json::from_slice::<Work>(&text).map_err(|e| e.to_string()));
     drop(text);
-    match handover {
+    let exit = |result| ExitCode::from(u8::try_from(ended(result)).unwrap_or(1));
+    match work {
         Err(why) => {
             let _ = writeln!(std::io::stderr(), "{NAME} is what stays with a container that vzctl has started: {why}");
             ExitCode::from(20)
         }
-        Ok(handover) => ExitCode::from(u8::try_from(ended(stay(handover))).unwrap_or(1)),
+        Ok(Work::Container(handover)) => exit(stay(handover)),
+        Ok(Work::Counters(desk)) => exit(counters::serve(desk)),
     }
 }
 
 fn stay(handover: Handover) -> Result<(), Failed> {
     let Handover { charge, init, console, connection, alive, listeners } = handover;
-    log::to_file_only(charge.log_file.as_deref(), charge.ctid);
+    log::to_file_only(charge.log_file.as_deref(), Some(charge.ctid));
     let take = |number: RawFd| sys::inherited(number).call(|| format!("fcntl({number}, F_SETFD)"));
     let kit = Kit {
         init: take(init)?,

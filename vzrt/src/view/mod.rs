@@ -7,6 +7,7 @@
 //! | module | what it is for |
 //! |---|---|
 //! | `memory`, `cpu`, `load`, `disk` | the text of the files, from numbers: no system call |
+//! | [`tree`] | what the file system of a container has in it |
 //! | [`fuse`] | the file system: the protocol, one request at a time |
 //! | [`place`] | putting the files over those of a container, at its start and again after both its processes were killed |
 //! | [`answers`] | system calls answered by seccomp notification |
@@ -19,6 +20,7 @@ mod load;
 mod memory;
 pub(crate) mod place;
 mod sys;
+pub(crate) mod tree;
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Putting the files of a [`super::fuse`] file system over those of a container.
 //!
-//! The container is shown the files one by one, never their directory. Each is a mount of its own, which the container's root may take away:
-//! it then sees the machine's numbers, which are no secret, only useless.
+//! The container is shown the files of `/proc` and `/sys` one by one, never their directory. Each is a mount of its own, which the container's
+//! root may take away: it then sees the machine's numbers, which are no secret, only useless. Its beancounters are a directory, and one mount.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 
 use super::File;
-use super::fuse::name_of;
+use super::tree::{BEANCOUNTERS, name_of};
 use crate::error::{Call, Failed};
 use crate::{rootfs, sys};
 
@@ -43,16 +43,19 @@ pub(crate) fn again(files: &OwnedFd, init: BorrowedFd) -> Result<(), Failed> {
     put(&clones)
 }
 
-fn clones(files: &OwnedFd) -> Result<Vec<(File, OwnedFd)>, Failed> {
+/// A piece of the file system on its way into a container: where it goes, from the container's root, and its mount.
+type Piece = (&'static str, OwnedFd);
+
+fn clones(files: &OwnedFd) -> Result<Vec<Piece>, Failed> {
     move_mount(files, "", CWD, PLACE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .call(|| format!("move_mount(fuse, {PLACE})"))?;
     look_up_all(files)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    let clone = |file| {
-        let name = name_of(file);
-        open_tree(files, name.as_str(), flags).call(|| format!("open_tree(fuse, {name})")).map(|mount| (file, mount))
+    let clone = |(name, path): (String, &'static str)| {
+        open_tree(files, name.as_str(), flags).call(|| format!("open_tree(fuse, {name})")).map(|mount| (path, mount))
     };
-    File::ALL.into_iter().map(clone).collect()
+    let files = File::ALL.into_iter().map(|file| (name_of(file), file.path()));
+    files.chain([(BEANCOUNTERS.0.to_owned(), BEANCOUNTERS.1)]).map(clone).collect()
 }
 
 /// Has the kernel learn all names in one question, whose answer it keeps: each would be a question of its own, and two switches between
@@ -66,21 +69,21 @@ fn look_up_all(files: &OwnedFd) -> Result<(), Failed> {
     RawDir::new(directory, &mut buffer).next().transpose().call(call).map(drop)
 }
 
-fn put(clones: &[(File, OwnedFd)]) -> Result<(), Failed> {
+fn put(clones: &[Piece]) -> Result<(), Failed> {
     let root = rootfs::hold_dir(CWD, "/")?;
-    clones.iter().try_for_each(|(file, clone)| put_one(root.as_fd(), *file, clone))
+    clones.iter().try_for_each(|(path, clone)| put_one(root.as_fd(), path, clone))
 }
 
-/// A container in which the file is not there (a kernel without pressure, a `/proc` that its root has taken apart) does without it.
-fn put_one(root: BorrowedFd, file: File, clone: &OwnedFd) -> Result<(), Failed> {
-    let Some(mut target) = target(root, file)? else { return Ok(()) };
+/// A container in which the place is not there (a kernel without pressure, a `/proc` or a `/run` that its root has taken apart) does without.
+fn put_one(root: BorrowedFd, path: &str, clone: &OwnedFd) -> Result<(), Failed> {
+    let Some(mut target) = target(root, path)? else { return Ok(()) };
     match fstatfs(&target) {
         // FUSE that nobody answers for any more: ours, of a monitor that was killed.
         Err(Errno::NOTCONN) => {
-            let path = format!("/{}", file.path());
+            let whole = format!("/{path}");
             let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
-            unmount(path.as_str(), flags).call(|| format!("umount({path} in the container)"))?;
-            match self::target(root, file)? {
+            unmount(whole.as_str(), flags).call(|| format!("umount({whole} in the container)"))?;
+            match self::target(root, path)? {
                 Some(below) => target = below,
                 None => return Ok(()),
             }
@@ -88,17 +91,17 @@ fn put_one(root: BorrowedFd, file: File, clone: &OwnedFd) -> Result<(), Failed> 
         // FUSE that lives is the container's own doing: it shows itself something else.
         Ok(fs) if fs.f_type == libc::FUSE_SUPER_MAGIC => return Ok(()),
         Ok(_) => {}
-        Err(e) => return Err(e).call(|| format!("statfs({} in the container)", file.path())),
+        Err(e) => return Err(e).call(|| format!("statfs(/{path} in the container)")),
     }
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(clone, "", &target, "", flags).call(|| format!("move_mount(/{} in the container)", file.path()))
+    move_mount(clone, "", &target, "", flags).call(|| format!("move_mount(/{path} in the container)"))
 }
 
-fn target(root: BorrowedFd, file: File) -> Result<Option<OwnedFd>, Failed> {
+fn target(root: BorrowedFd, path: &str) -> Result<Option<OwnedFd>, Failed> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match openat2(root, file.path(), flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
+    match openat2(root, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
         Ok(target) => Ok(Some(target)),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-        Err(e) => Err(e).call(|| format!("open({} in the container)", file.path())),
+        Err(e) => Err(e).call(|| format!("open(/{path} in the container)")),
     }
 }

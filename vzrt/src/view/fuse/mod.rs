@@ -19,8 +19,9 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
 };
 
+pub(crate) use self::wire::ROOT;
 use self::wire::{Attributes, Reply, Request, What};
-use super::{File, View, sys};
+use super::sys;
 use crate::error::{Call, Failed};
 use crate::plan::IdRange;
 
@@ -31,13 +32,53 @@ const DEVICE: &str = "/dev/fuse";
 /// oldest is then made anew, in the middle of somebody's reading.
 const MOST_KEPT: usize = 16;
 
-/// How long a text tells the truth. Who asks for a file's size and then reads it finds what he was told, and a container that does nothing but
+/// How long a text is to tell a container the truth. Who asks for a file's size and then reads it finds what he was told, and a container that does nothing but
 /// read makes its attendant work no more than this often.
-const FRESH: Duration = Duration::from_millis(20);
+pub(crate) const FRESH: Duration = Duration::from_millis(20);
 
 /// How long to look for the next request before sleeping: opening a file and reading it are three of them, each sent when the one before has been
 /// answered, and to be woken takes longer than to answer.
 const LOOK_AGAIN: Duration = Duration::from_micros(30);
+
+/// What a file system has in it. Its numbers are the tree's own; that of its root is [`ROOT`].
+pub(crate) trait Tree {
+    /// What bears a number; `None` when nothing does.
+    fn node(&self, number: u64) -> Option<Node>;
+
+    /// The names in a directory and their numbers, by ascending numbers.
+    fn entries(&mut self, directory: u64) -> Vec<(String, u64)>;
+
+    /// The number that a name in a directory stands for.
+    fn find(&mut self, directory: u64, name: &[u8]) -> Option<u64> {
+        self.entries(directory).into_iter().find_map(|(known, number)| (known.as_bytes() == name).then_some(number))
+    }
+
+    /// The text of a file as it is now; `None` when what it tells of has ended.
+    fn text(&mut self, file: u64) -> Option<String>;
+}
+
+/// A file or a directory, as `stat` shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Node {
+    /// If not, it is a file.
+    pub(crate) directory: bool,
+    /// Permissions: the lower nine bits of its mode.
+    pub(crate) mode: u16,
+    /// Its name will always be there, so the kernel may remember it.
+    pub(crate) stays: bool,
+}
+
+impl Node {
+    /// Of a directory that is always there.
+    pub(crate) const fn directory(mode: u16) -> Self {
+        Self { directory: true, mode, stays: true }
+    }
+
+    /// Of a file that is always there.
+    pub(crate) const fn file(mode: u16) -> Self {
+        Self { directory: false, mode, stays: true }
+    }
+}
 
 /// A connection with the kernel: as long as it is open somewhere, the mounts of it live.
 #[derive(Debug)]
@@ -80,10 +121,10 @@ impl Connection {
     ///
     /// # Errors
     /// The failed call.
-    pub(crate) fn serve(&self, owner: IdRange) -> Result<Server, Failed> {
+    pub(crate) fn serve(&self, owner: IdRange, fresh_for: Duration) -> Result<Server, Failed> {
         let device = open_device()?;
         sys::fuse_clone(device.as_fd(), self.0.as_fd()).call(|| "ioctl(FUSE_DEV_IOC_CLONE)")?;
-        Ok(Server { device, owner, fresh: [const { None }; File::ALL.len()], kept: VecDeque::new(), next_handle: 1 })
+        Ok(Server { device, owner, fresh_for, fresh: Vec::new(), kept: VecDeque::new(), next_handle: 1 })
     }
 }
 
@@ -104,8 +145,10 @@ pub(crate) struct Server {
     device: OwnedFd,
     /// Whom the files belong to.
     owner: IdRange,
-    /// What each file said last, and when.
-    fresh: [Option<(Instant, Rc<str>)>; File::ALL.len()],
+    /// For how long what a file has said is its text.
+    fresh_for: Duration,
+    /// What files have said a moment ago, and when.
+    fresh: Vec<(u64, Instant, Rc<str>)>,
     /// What is being read by those who have begun to.
     kept: VecDeque<(u64, Rc<str>)>,
     next_handle: u64,
@@ -122,13 +165,13 @@ impl Server {
     ///
     /// # Errors
     /// The connection has ended: nobody has a file of it mounted any more.
-    pub(crate) fn serve(&mut self, view: &mut View) -> Result<(), Failed> {
+    pub(crate) fn serve(&mut self, tree: &mut impl Tree) -> Result<(), Failed> {
         let mut buffer = [0u8; wire::MOST_BYTES];
         let (mut answered, mut looking) = (0, None::<Instant>);
         while answered < 16 {
             match rustix::io::read(&self.device, &mut buffer) {
                 Ok(n) => {
-                    self.answer(&buffer[..n], view)?;
+                    self.answer(&buffer[..n], tree)?;
                     (answered, looking) = (answered + 1, None);
                 }
                 // ENOENT: whoever asked was killed meanwhile.
@@ -141,9 +184,9 @@ impl Server {
         Ok(())
     }
 
-    fn answer(&mut self, bytes: &[u8], view: &mut View) -> Result<(), Failed> {
+    fn answer(&mut self, bytes: &[u8], tree: &mut impl Tree) -> Result<(), Failed> {
         let Some(request) = Request::parse(bytes) else { return Ok(()) };
-        let Some(reply) = self.reply(&request, view) else { return Ok(()) };
+        let Some(reply) = self.reply(&request, tree) else { return Ok(()) };
         match rustix::io::write(&self.device, &reply.bytes(request.unique)) {
             // ENOENT: interrupted, nobody waits for it.
             Ok(_) | Err(Errno::NOENT | Errno::INTR) => Ok(()),
@@ -152,51 +195,60 @@ impl Server {
     }
 
     /// `None`: the kernel waits for no answer.
-    fn reply(&mut self, request: &Request, view: &mut View) -> Option<Reply> {
-        let file = file_of(request.node);
-        Some(match (&request.what, file) {
-            (What::Init { major, minor }, _) => Reply::init(*major, *minor),
-            (What::Lookup { name }, _) if request.node == wire::ROOT => match numbered(name) {
-                Some((node, _)) => Reply::entry(&self.unread(node)),
-                None => Reply::Error(Errno::NOENT),
-            },
-            (What::List { from }, _) if request.node == wire::ROOT => {
-                let all = File::ALL.into_iter().zip(wire::ROOT + 1..);
-                Reply::list(all.map(|(file, node)| (name_of(file), self.unread(node))), *from)
+    fn reply(&mut self, request: &Request, tree: &mut impl Tree) -> Option<Reply> {
+        let node = tree.node(request.node);
+        let (directory, file) = (node.filter(|node| node.directory), node.filter(|node| !node.directory));
+        Some(match &request.what {
+            What::Init { major, minor } => Reply::init(*major, *minor),
+            What::Lookup { name } if directory.is_some() => {
+                let found = tree.find(request.node, name).and_then(|number| Some((number, tree.node(number)?)));
+                found.map_or(Reply::Error(Errno::NOENT), |(number, node)| Reply::entry(&self.unread(number, node)))
             }
-            (What::Attributes, None) if request.node == wire::ROOT => {
-                Reply::attributes(&self.attributes(wire::ROOT, 0, wire::ALWAYS))
+            What::List { from } if directory.is_some() => {
+                let entries = tree.entries(request.node).into_iter();
+                let known = entries.filter_map(|(name, number)| Some((name, self.unread(number, tree.node(number)?))));
+                Reply::list(known, *from)
             }
-            (What::Attributes, Some(file)) => match self.text(file, view) {
-                Some((text, fresh)) => Reply::attributes(&self.attributes(request.node, text.len() as u64, fresh)),
-                None => Reply::Error(Errno::IO),
-            },
-            (What::Open { for_writing: false }, Some(_)) => {
+            What::Attributes => self.look_at(request.node, tree),
+            What::Open { for_writing: false } if file.is_some() => {
                 self.next_handle += 1;
                 Reply::opened(self.next_handle)
             }
-            (What::Open { .. }, _) => Reply::Error(Errno::ACCESS),
-            (What::Read { handle, offset, bytes }, Some(file)) => self.read(view, file, *handle, *offset, *bytes),
-            (What::Release { handle }, _) => {
+            What::Open { .. } => Reply::Error(Errno::ACCESS),
+            What::Read { handle, offset, bytes } if file.is_some() => {
+                self.read(tree, request.node, *handle, *offset, *bytes)
+            }
+            What::Release { handle } => {
                 self.kept.retain(|(kept, _)| kept != handle);
                 Reply::Data(Vec::new())
             }
-            (What::Statfs, _) => Reply::statfs(),
-            (What::Destroy, _) => Reply::Data(Vec::new()),
-            (What::Forget, _) => return None,
+            What::Statfs => Reply::statfs(),
+            What::Destroy => Reply::Data(Vec::new()),
+            What::Forget => return None,
             _ => Reply::Error(Errno::NOSYS),
         })
     }
 
+    fn look_at(&mut self, number: u64, tree: &mut impl Tree) -> Reply {
+        match tree.node(number) {
+            Some(node) if node.directory => Reply::attributes(&self.attributes(number, node, 0, wire::ALWAYS)),
+            Some(node) => match self.text(number, tree) {
+                Some((text, fresh)) => Reply::attributes(&self.attributes(number, node, text.len() as u64, fresh)),
+                None => Reply::Error(Errno::IO),
+            },
+            None => Reply::Error(Errno::NOENT),
+        }
+    }
+
     /// A reading from the beginning is made anew; what follows is of the same reading.
-    fn read(&mut self, view: &mut View, file: File, handle: u64, offset: u64, bytes: u32) -> Reply {
+    fn read(&mut self, tree: &mut impl Tree, file: u64, handle: u64, offset: u64, bytes: u32) -> Reply {
         let kept = self.kept.iter().position(|(kept, _)| *kept == handle);
         let text = match kept.filter(|_| offset > 0) {
             Some(at) => Rc::clone(&self.kept[at].1),
             None => {
                 kept.map(|at| self.kept.remove(at));
                 // The container has ended, or is about to.
-                let Some((text, _)) = self.text(file, view) else { return Reply::Error(Errno::IO) };
+                let Some((text, _)) = self.text(file, tree) else { return Reply::Error(Errno::IO) };
                 self.kept.truncate(MOST_KEPT - 1);
                 self.kept.push_front((handle, Rc::clone(&text)));
                 text
@@ -208,55 +260,22 @@ impl Server {
     }
 
     /// The text, and for how long it will still be the same.
-    fn text(&mut self, file: File, view: &mut View) -> Option<(Rc<str>, Duration)> {
-        let last = &mut self.fresh[file as usize];
-        if let Some((made, text)) = last {
-            let left = FRESH.saturating_sub(made.elapsed());
-            if !left.is_zero() {
-                return Some((Rc::clone(text), left));
-            }
+    fn text(&mut self, file: u64, tree: &mut impl Tree) -> Option<(Rc<str>, Duration)> {
+        self.fresh.retain(|(_, made, _)| made.elapsed() < self.fresh_for);
+        if let Some((_, made, text)) = self.fresh.iter().find(|(known, ..)| *known == file) {
+            return Some((Rc::clone(text), self.fresh_for.saturating_sub(made.elapsed())));
         }
-        let text: Rc<str> = view.text(file).ok()?.into();
-        *last = Some((Instant::now(), Rc::clone(&text)));
-        Some((text, FRESH))
+        let text: Rc<str> = tree.text(file)?.into();
+        self.fresh.push((file, Instant::now(), Rc::clone(&text)));
+        Some((text, self.fresh_for))
     }
 
-    fn attributes(&self, node: u64, bytes: u64, valid: Duration) -> Attributes {
-        Attributes { node, directory: node == wire::ROOT, bytes, valid, uid: self.owner.uid, gid: self.owner.gid }
+    fn attributes(&self, number: u64, node: Node, bytes: u64, valid: Duration) -> Attributes {
+        Attributes { number, node, bytes, valid, uid: self.owner.uid, gid: self.owner.gid }
     }
 
-    /// Of a file whose size nobody has asked for yet.
-    fn unread(&self, node: u64) -> Attributes {
-        self.attributes(node, 0, Duration::ZERO)
-    }
-}
-
-/// What a file is called in the file system: only [`super::place`] ever sees these names.
-pub(super) fn name_of(file: File) -> String {
-    file.path().replace('/', ".")
-}
-
-fn numbered(name: &[u8]) -> Option<(u64, File)> {
-    let at = File::ALL.iter().position(|&file| name_of(file).as_bytes() == name)?;
-    Some((at as u64 + wire::ROOT + 1, File::ALL[at]))
-}
-
-fn file_of(node: u64) -> Option<File> {
-    let at = node.checked_sub(wire::ROOT + 1)?;
-    File::ALL.get(usize::try_from(at).ok()?).copied()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_file_is_found_by_its_name_and_known_by_its_number() {
-        for file in File::ALL {
-            let found = numbered(name_of(file).as_bytes());
-            assert_eq!(found.map(|(node, f)| (file_of(node), f)), Some((Some(file), file)));
-        }
-        assert_eq!(numbered(b"proc.kcore"), None);
-        assert_eq!((file_of(0), file_of(wire::ROOT), file_of(u64::MAX)), (None, None, None));
+    /// Of what nobody has looked at yet: that of a file whose size nobody has asked for is good for nothing.
+    fn unread(&self, number: u64, node: Node) -> Attributes {
+        self.attributes(number, node, 0, if node.directory { wire::ALWAYS } else { Duration::ZERO })
     }
 }

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::Node;
+
 /// The number of the root directory.
-pub(super) const ROOT: u64 = 1;
+pub(crate) const ROOT: u64 = 1;
 
 /// Room for the largest request: `FUSE_MIN_READ_BUFFER`, below which the kernel gives none.
 pub(super) const MOST_BYTES: usize = 8192;
@@ -93,8 +95,8 @@ impl<'a> Request<'a> {
 /// What `stat` shows of a file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attributes {
-    pub(super) node: u64,
-    pub(super) directory: bool,
+    pub(super) number: u64,
+    pub(super) node: Node,
     pub(super) bytes: u64,
     /// For how long the kernel need not ask again.
     pub(super) valid: Duration,
@@ -103,12 +105,17 @@ pub(super) struct Attributes {
 }
 
 impl Attributes {
+    fn kind(&self) -> u32 {
+        if self.node.directory { libc::S_IFDIR } else { libc::S_IFREG }
+    }
+
     /// `struct fuse_attr`.
     fn bytes(&self) -> Vec<u8> {
-        let (kind, links) = if self.directory { (libc::S_IFDIR | 0o555, 2) } else { (libc::S_IFREG | 0o444, 1) };
+        let mode = self.kind() | u32::from(self.node.mode);
         let mut out = Out::default();
-        out.u64s(&[self.node, self.bytes, 0, 0, 0, 0]).u32s(&[0, 0, 0]);
-        out.u32s(&[kind, links, self.uid, self.gid, 0, 4096, 0]);
+        out.u64s(&[self.number, self.bytes, 0, 0, 0, 0]).u32s(&[0, 0, 0]);
+        // A directory with one link is one whose subdirectories nobody has counted.
+        out.u32s(&[mode, 1, self.uid, self.gid, 0, 4096, 0]);
         out.0
     }
 }
@@ -133,20 +140,22 @@ impl Reply {
     /// `struct fuse_entry_out`.
     pub(super) fn entry(attributes: &Attributes) -> Self {
         let mut out = Out::default();
-        let (name, all) = (ALWAYS, attributes.valid);
-        out.u64s(&[attributes.node, 0, name.as_secs(), all.as_secs()]).u32s(&[name.subsec_nanos(), all.subsec_nanos()]);
+        let (name, all) = (if attributes.node.stays { ALWAYS } else { Duration::ZERO }, attributes.valid);
+        out.u64s(&[attributes.number, 0, name.as_secs(), all.as_secs()])
+            .u32s(&[name.subsec_nanos(), all.subsec_nanos()]);
         out.0.extend(attributes.bytes());
         Self::Data(out.0)
     }
 
-    /// A list of `struct fuse_direntplus`: as many as go into a page, the least that is asked for.
+    /// A list of `struct fuse_direntplus`: as many as go into a page, the least that is asked for. The number of the last one says where the
+    /// next page begins, whatever has come and gone meanwhile; 0, where the first one does, is nobody's.
     pub(super) fn list(entries: impl Iterator<Item = (String, Attributes)>, from: u64) -> Self {
         let mut list = Vec::with_capacity(4096);
-        for (at, (name, attributes)) in (1u64..).zip(entries).skip_while(|(at, _)| *at <= from) {
+        for (name, attributes) in entries.skip_while(|(_, attributes)| attributes.number <= from) {
             let Self::Data(entry) = Self::entry(&attributes) else { continue };
             let mut out = Out(entry);
             let length = u32::try_from(name.len()).expect("names of ours are short");
-            out.u64s(&[attributes.node, at]).u32s(&[length, libc::S_IFREG >> 12]);
+            out.u64s(&[attributes.number, attributes.number]).u32s(&[length, attributes.kind() >> 12]);
             out.0.extend_from_slice(name.as_bytes());
             out.0.resize(out.0.len().next_multiple_of(8), 0);
             if list.len() + out.0.len() > 4096 {
@@ -237,7 +246,7 @@ mod tests {
 
     #[test]
     fn replies_have_the_sizes_of_the_kernels_structures() {
-        let a = Attributes { node: 2, directory: false, bytes: 0, valid: ALWAYS, uid: 1, gid: 1 };
+        let a = Attributes { number: 2, node: Node::file(0o444), bytes: 0, valid: ALWAYS, uid: 1, gid: 1 };
         let size = |reply: Reply| reply.bytes(1).len() - 16;
         assert_eq!(size(Reply::init(7, 40)), 64);
         assert_eq!(size(Reply::entry(&a)), 128);

@@ -1,0 +1,204 @@
+//! The beancounters of running containers: what was counted, beside barrier and limit; and the files that show them as OpenVZ's kernel did.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | here | the rows of one running container: [`running`] |
+//! | `table` | the tree of files: `user_beancounters`, `bc/resources`, `bc/101/resources` |
+//! | `desk` | who serves the host's: a process for as long as a container runs |
+
+mod desk;
+mod table;
+
+use std::path::Path;
+
+use beancounters::read::{ReadError, Reader, Sources};
+use beancounters::{Amount, Bound, Counter, Counters, Resource, Set};
+
+pub(crate) use self::desk::{Desk, close_if_idle, open, serve};
+pub(crate) use self::table::{Register, Table};
+use crate::cgroup::{self, CtCgroup};
+use crate::error::Failed;
+use crate::launch::chain;
+use crate::state::{PlanStamp, RunDir};
+use crate::{Ctid, state};
+
+/// Why a running container's counters can't be told.
+#[derive(Debug, thiserror::Error)]
+pub enum CountersError {
+    /// What the run directory says of it.
+    #[error(transparent)]
+    State(#[from] Failed),
+    /// What the kernel counted.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// The rows of the container with this run directory; `None` when it does not run.
+///
+/// # Errors
+/// Its run directory or its cgroup can't be read.
+pub fn running(run: &RunDir, host: &cgroup::Host) -> Result<Option<Counters>, CountersError> {
+    let Some(state::Running { state, .. }) = run.running()? else { return Ok(None) };
+    let bounds = run.bounds()?.unwrap_or_default();
+    let sources = sources(&host.container(&state.cgroup, state.ctid), state.init_pid);
+    match rows(&bounds, &sources) {
+        // It has ended while it was being looked at.
+        Err(_) if run.running()?.is_none() => Ok(None),
+        rows => Ok(Some(rows?)),
+    }
+}
+
+/// Those of all containers of a node that run, in the order of their numbers; `node` is where the run directories are.
+///
+/// # Errors
+/// As [`running`].
+pub fn all(node: &Path, host: &cgroup::Host) -> Result<Vec<(Ctid, Counters)>, CountersError> {
+    let mut all = Vec::new();
+    for ctid in desk::numbers(node) {
+        let counters = running(&RunDir::new(node.join(ctid.to_string())), host)?;
+        all.extend(counters.map(|counters| (ctid, counters)));
+    }
+    Ok(all)
+}
+
+/// Where a container with this first process is counted.
+#[must_use]
+pub fn sources(cgroup: &CtCgroup, init_pid: i32) -> Sources {
+    Sources { init: u32::try_from(init_pid).ok(), ..cgroup.sources() }
+}
+
+/// The rows of a container that has these bounds and is counted there. What nobody counts is 0, for the files have no other word, and what is
+/// not bounded has the bound that a new beancounter had.
+///
+/// # Errors
+/// A counter is there and can't be read.
+pub fn rows(bounds: &Set, sources: &Sources) -> Result<Counters, ReadError> {
+    let bounds = in_force(bounds);
+    let mut reader = Reader::new(sources);
+    let mut trouble = None;
+    let counters = Counters::new(|resource| {
+        let bound = bounds.get(resource).unwrap_or_else(|| Bound::unlimited(resource));
+        row(&mut reader, resource, bound).unwrap_or_else(|e| {
+            trouble.get_or_insert(e);
+            Counter::new(bound, 0, 0, 0)
+        })
+    });
+    trouble.map_or(Ok(counters), Err)
+}
+
+/// The bounds of a running container: those that were said, and for all others what a new beancounter had.
+#[must_use]
+pub fn in_force(said: &Set) -> Set {
+    let ram_bytes = host_ram_bytes();
+    let mut all = said.clone();
+    Resource::LIVE.into_iter().for_each(|resource| all.insert_if_absent(Bound::kernel_default(resource, ram_bytes)));
+    all
+}
+
+fn row(reader: &mut Reader, resource: Resource, bound: Bound) -> Result<Counter, ReadError> {
+    let usage = reader.usage(resource)?;
+    let count = |amount: Option<Amount>| amount.map_or(0, Amount::count);
+    Ok(Counter::new(bound, count(usage.held), count(usage.maxheld), usage.failcnt.unwrap_or(0)))
+}
+
+/// The machine's memory, of which a new beancounter was guaranteed its part.
+fn host_ram_bytes() -> u64 {
+    let host = rustix::system::sysinfo();
+    host.totalram * u64::from(host.mem_unit).max(1)
+}
+
+/// The bounds of one container, read again when they have changed.
+#[derive(Debug, Default)]
+struct KnownBounds {
+    of: Option<PlanStamp>,
+    set: Set,
+}
+
+impl KnownBounds {
+    fn of(&mut self, run: &RunDir) -> Result<&Set, Failed> {
+        let stamp = run.plan_stamp()?;
+        if stamp.is_none() || self.of != stamp {
+            *self = Self { of: stamp, set: run.bounds()?.unwrap_or_default() };
+        }
+        Ok(&self.set)
+    }
+}
+
+/// A container that tells of itself.
+#[derive(Debug)]
+pub(crate) struct One {
+    ctid: Ctid,
+    run: RunDir,
+    sources: Sources,
+    bounds: KnownBounds,
+}
+
+impl One {
+    /// The one with this run directory, which runs.
+    pub(crate) fn new(ctid: Ctid, run_dir: &Path, cgroup: &CtCgroup, init_pid: i32) -> Self {
+        let sources = sources(cgroup, init_pid);
+        Self { ctid, run: RunDir::new(run_dir), sources, bounds: KnownBounds::default() }
+    }
+
+    fn rows(&mut self) -> Result<Counters, CountersError> {
+        Ok(rows(self.bounds.of(&self.run)?, &self.sources)?)
+    }
+}
+
+impl Register for One {
+    fn numbers(&mut self) -> Vec<Ctid> {
+        vec![self.ctid]
+    }
+
+    fn is_running(&mut self, ctid: Ctid) -> bool {
+        ctid == self.ctid
+    }
+
+    fn rows(&mut self, ctid: Ctid) -> Option<Counters> {
+        let told = |e: &CountersError| tracing::debug!("beancounters: {}", chain(e));
+        (ctid == self.ctid).then(|| One::rows(self).inspect_err(told).ok())?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+
+    use beancounters::read::CgroupVersion;
+
+    use super::*;
+
+    #[test]
+    fn what_is_bounded_shows_with_what_was_counted_and_the_rest_as_a_new_beancounter() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("pids.current"), "7\n").unwrap();
+        let here = Some(dir.path().to_owned());
+        let mut sources = Sources { memory: None, pids: None, version: CgroupVersion::V2, processes: None, init: None };
+        sources.pids = here;
+        let bounds: Set = [Bound::new(Resource::Numproc, 10, 12)].into_iter().collect();
+        let rows = rows(&bounds, &sources).unwrap();
+        let numproc = rows.get(Resource::Numproc).unwrap();
+        assert_eq!((numproc.held, numproc.barrier, numproc.limit), (7, 10, 12));
+        assert!(numproc.maxheld >= 7);
+        let free = Bound::kernel_default(Resource::Oomguarpages, host_ram_bytes());
+        let oomguarpages = rows.get(Resource::Oomguarpages).unwrap();
+        assert_eq!(oomguarpages.barrier, free.barrier().count());
+        assert!(oomguarpages.barrier > 0);
+    }
+
+    #[test]
+    fn a_counter_that_says_no_number_is_an_error_and_no_zero() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("pids.current"), "many\n").unwrap();
+        let mut sources = Sources { memory: None, pids: None, version: CgroupVersion::V2, processes: None, init: None };
+        sources.pids = Some(dir.path().to_owned());
+        assert!(rows(&Set::default(), &sources).is_err());
+    }
+
+    #[test]
+    fn a_container_that_does_not_run_has_no_rows() {
+        let Ok(host) = cgroup::Host::detect(Path::new("/")) else { return };
+        let dir = tempfile::tempdir().unwrap();
+        assert!(running(&RunDir::new(dir.path().join("101")), &host).unwrap().is_none());
+    }
+}
