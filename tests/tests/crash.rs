@@ -89,7 +89,8 @@ fn a_create_that_is_killed_or_interrupted_anywhere_can_be_repeated() {
     for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT] {
         for after in moments(whole) {
             disturbed(&node, &words, after, signal);
-            let again = node.vzctl(words);
+            // A child of the killed one that is just becoming mkfs still has the lock.
+            let again = node.vzctl(words.into_iter().chain(["--wait-lock", "30"]));
             assert!([0, 44].contains(&again.code), "{signal} after {after:?}: {again:?}");
             node.done(["start", "one"]);
             node.done(["stop", "one", "--fast"]);
