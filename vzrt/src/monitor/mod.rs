@@ -43,6 +43,15 @@ pub(crate) use self::printed::{last as last_printed, remove as forget_printed};
 pub use self::program::main;
 pub(crate) use self::program::{NAME as PROGRAM, Work, program};
 
+/// Sees to it that the host's files of beancounters are there. Last, for the first container of a node: it takes a process of its own, and init
+/// does not wait for it.
+fn show_counters(plan: &Plan) {
+    let run = RunDir::new(&plan.vz.run_dir);
+    if let Err(e) = counters::open(run.node(), &plan.vz.cgroup, plan.vz.log_file.as_deref()) {
+        tracing::warn!("Warning: no beancounters in {}/proc: {}", run.node().display(), e.one_line());
+    }
+}
+
 /// Forks the monitor, which starts the container; returns when init has become a program of the container, or what went wrong.
 ///
 /// # Errors
@@ -54,14 +63,6 @@ pub(crate) fn start(plan: &Plan, host: &cgroup::Host, probe: Probe, interrupt: &
         run(plan, host, probe, &theirs);
     };
     drop(theirs);
-    // Done in the time in which the monitor works.
-    if let Err(e) = counters::open(RunDir::new(&plan.vz.run_dir).node(), &plan.vz.cgroup, plan.vz.log_file.as_deref()) {
-        tracing::warn!(
-            "Warning: no beancounters in {}/proc: {}",
-            RunDir::new(&plan.vz.run_dir).node().display(),
-            e.one_line()
-        );
-    }
     // Whichever comes first: the monitor's word, its end, or a signal.
     let mut fds = [PollFd::new(&ours, PollFlags::IN), PollFd::new(interrupt, PollFlags::IN)];
     while let Err(e) = poll(&mut fds, None) {
@@ -77,7 +78,10 @@ pub(crate) fn start(plan: &Plan, host: &cgroup::Host, probe: Probe, interrupt: &
         interrupt.check()?;
     }
     match ours.receive()? {
-        Some((Message::Done, _)) => Ok(()),
+        Some((Message::Done, _)) => {
+            show_counters(plan);
+            Ok(())
+        }
         Some((Message::Failed(trouble), _)) => Err(VerbError::Start(trouble)),
         _ => Err(VerbError::Start(Trouble::Call("the monitor died while starting the container".into()))),
     }
