@@ -13,6 +13,7 @@
 //! | [`vswap`] | the simple mode: RAM and swap given, everything else derived from them |
 //! | [`counter`] | [`Counter`] and [`Counters`]: the five numbers of a row, the rows of a container |
 //! | [`format`](mod@format) | the writers of `user_beancounters`, `bc/resources` and `bc/<id>/resources`, byte for byte |
+//! | [`bpf`] | what the host's kernel counts and refuses itself: exact counters, refusals at the barrier, and who was refused |
 //! | [`read`] | [`read::Reader`]: what can be counted from a container's cgroups today |
 //!
 //! ```
@@ -35,10 +36,9 @@
 //!
 //! "K6" in these pages is the OpenVZ kernel 2.6.32 (`kernel/bc/`), "V4" is vzctl 4.
 
-#![forbid(unsafe_code)]
-
 pub mod amount;
 pub mod bound;
+pub mod bpf;
 pub mod counter;
 pub mod format;
 pub mod read;
