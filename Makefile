@@ -11,14 +11,16 @@ CARGO   ?= cargo
 VZCTL   := target/release/vzctl
 # What stays with a container; vzctl looks for it beside itself.
 VZRT     = $(dir $(VZCTL))vzrt
+# What loads the kernel's beancounters, once for a host.
+LOADER   = $(dir $(VZCTL))vzubc-load
 SUITE   := target/debug/suite
 MACHINE := target/debug/reference
 ONLY    := $(addprefix --package=,$(PACKAGE))
 export VZ_BIN := $(CURDIR)/$(VZCTL)
 
-# The one list of Debian packages: what building, running and testing on this host need. program:package
+# The one list of Debian packages: what building, running and testing on this host need. program:package, or file:package
 NEEDS := cc:gcc make:make mmdebstrap:mmdebstrap mkfs.ext4:e2fsprogs nft:nftables ip:iproute2 busybox:busybox-static \
-         zstd:zstd xz:xz-utils setpriv:util-linux strip:binutils ps:procps ping:iputils-ping ssh:openssh-client
+         clang:clang /usr/include/libelf.h:libelf-dev zstd:zstd xz:xz-utils setpriv:util-linux strip:binutils ps:procps ping:iputils-ping ssh:openssh-client
 # `make bench` compares with these where they are installed; it says so where they are not.
 PEERS := lxc runc
 
@@ -37,7 +39,8 @@ help: ## this list
 
 deps: ## install what is missing from Debian's packages; touches no network if nothing is
 	@missing=; for need in $(NEEDS); do \
-	    PATH="$$PATH:/usr/sbin:/sbin" command -v $${need%%:*} >/dev/null || missing="$$missing $${need##*:}"; done; \
+	    case $$need in /*) test -e $${need%%:*};; *) PATH="$$PATH:/usr/sbin:/sbin" command -v $${need%%:*} >/dev/null;; esac \
+	        || missing="$$missing $${need##*:}"; done; \
 	if [ -n "$$missing" ]; then echo "installing:$$missing"; apt-get update -qq && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing </dev/null; fi
 
@@ -48,6 +51,7 @@ peers: ## install the runtimes that `make bench` compares with
 build: ## release binaries
 	$(CARGO) rustc --release --locked -p vzrt --bin vzrt -- -C target-feature=+crt-static
 	$(CARGO) rustc --release --locked -p vzctl --bin vzctl -- -C target-feature=+crt-static
+	$(CARGO) build --release --locked -p beancounters --bin vzubc-load
 
 # All of them at once, as the programs below would: one set of features, nothing built twice.
 build-tests:
@@ -87,9 +91,9 @@ lint: ## formatting and clippy, no warnings
 
 # A configuration that is there already is its owner's: never overwritten, never removed. Where ours differs it goes beside it as .new.
 install: ## vzctl, its other names, configuration, man pages, completions, boot unit; DESTDIR and PREFIX honoured
-	@test -x $(VZCTL) -a -x $(VZRT) || { echo "there is no $(VZCTL): make build"; exit 1; }
+	@test -x $(VZCTL) -a -x $(VZRT) -a -x $(LOADER) || { echo "there is no $(VZCTL): make build"; exit 1; }
 	install -d $(ROOT)/etc/vz/names $(SBIN) $(SHARE)/man/man8 $(SHARE)/doc/vz/docs $(UNITS)
-	@set -e; for program in $(VZCTL) $(VZRT); do name=$${program##*/}; \
+	@set -e; for program in $(VZCTL) $(VZRT) $(LOADER); do name=$${program##*/}; \
 	    strip --strip-debug -o $(SBIN)/.$$name.new $$program; chmod 755 $(SBIN)/.$$name.new; mv $(SBIN)/.$$name.new $(SBIN)/$$name; done
 	for name in $(NAMES); do ln -sf vzctl $(SBIN)/$$name; done
 	@set -e; keep() { \
@@ -105,7 +109,7 @@ install: ## vzctl, its other names, configuration, man pages, completions, boot 
 	@echo "installed; on a host with systemd, to start containers when it boots: systemctl enable vz"
 
 uninstall: ## what install put there; configuration and containers stay
-	rm -f $(addprefix $(SBIN)/,vzctl vzrt $(NAMES)) $(UNITS)/vz.service
+	rm -f $(addprefix $(SBIN)/,vzctl vzrt vzubc-load $(NAMES)) $(UNITS)/vz.service
 	cd $(SHARE)/man/man8 && rm -f $(foreach name,vzctl $(NAMES),$(name).8 $(name)-*.8)
 	cd $(SHARE) && for name in vzctl $(NAMES); do rm -f bash-completion/completions/$$name zsh/vendor-completions/_$$name \
 	    fish/vendor_completions.d/$$name.fish; done

@@ -17,6 +17,7 @@
 //! | [`rules`] | whether the bounds of a configuration go together, and what mends it where they don't |
 //! | [`overcommit`], [`scale`], [`split`] | what `vzmemcheck` and `vzcalc`, `vzcfgscale`, `vzsplit` compute |
 //! | [`read`] | [`read::Reader`]: what can be counted of a container |
+//! | [`bpf`] | what the host's kernel counts and refuses itself: exact counters, refusals at the barrier, and who was refused |
 //!
 //! ```
 //! use beancounters::{Bound, Resource, Set, vswap};
@@ -38,10 +39,9 @@
 //!
 //! "K6" in these pages is the OpenVZ kernel 2.6.32 (`kernel/bc/`), "V4" is vzctl 4.
 
-#![forbid(unsafe_code)]
-
 pub mod amount;
 pub mod bound;
+pub mod bpf;
 pub mod counter;
 pub mod format;
 pub mod overcommit;

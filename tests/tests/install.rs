@@ -12,7 +12,7 @@ fn binary() -> PathBuf {
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--quiet", "--locked", "--package=vzctl", "--package=vzrt"])
+        .args(["build", "--quiet", "--locked", "--package=vzctl", "--package=vzrt", "--package=beancounters"])
         .current_dir(tests::checkout())
         .status()
         .expect("cargo runs");
@@ -67,6 +67,7 @@ fn installing_twice_keeps_what_the_owner_changed() {
     for file in [
         "usr/sbin/vzctl",
         "usr/sbin/vzrt",
+        "usr/sbin/vzubc-load",
         "usr/sbin/vzlist",
         "usr/sbin/vzpkg",
         "usr/sbin/vzcfgvalidate",

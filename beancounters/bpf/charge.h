@@ -1,0 +1,195 @@
+/* The maps, and the three ways to charge: HARD refuses above the barrier or the limit, SOFT above the limit, FORCE never (K6 kernel/bc/). */
+#ifndef VZ_CHARGE_H
+#define VZ_CHARGE_H
+
+#include "layout.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+
+char LICENSE[] SEC("license") = "GPL";
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct host);
+} host SEC(".maps");
+
+/* cgroup id of a container to the number of its slot */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, SLOTS);
+	__type(key, __u64);
+	__type(value, __u32);
+} containers SEC(".maps");
+
+/* An array, because user space maps it: a barrier is raised by one store, beside the additions of the programs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SLOTS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct slot);
+} slots SEC(".maps");
+
+/* What exists and was charged; the loader sizes it by the host's memory. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1 << 20);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, struct charge);
+} charges SEC(".maps");
+
+enum manner { HARD, SOFT, FORCE };
+
+/* The container of the running task: of its ancestors' ids only those at depths where containers lie are looked up. */
+static __always_inline struct slot *current_slot(__u32 *number)
+{
+	__u32 zero = 0;
+	struct host *h = bpf_map_lookup_elem(&host, &zero);
+
+	if (!h)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < LEVELS; i++) {
+		__u32 level = h->levels[i];
+		__u64 id;
+		__u32 *found;
+
+		if (!level)
+			return 0; /* they are filled from the first */
+		id = bpf_get_current_ancestor_cgroup_id(level);
+		if (!id)
+			continue;
+		found = bpf_map_lookup_elem(&containers, &id);
+		if (found) {
+			*number = *found;
+			return bpf_map_lookup_elem(&slots, number);
+		}
+	}
+	return 0;
+}
+
+/* Remembers a refusal, at most one a second of each resource, so that a loop that is refused does not wash out all others. */
+static __noinline void tell(struct slot *slot, __u32 resource, __u64 wanted, __u32 at_limit)
+{
+	__u64 now = bpf_ktime_get_boot_ns(), told, number, ids;
+	struct counter *counter;
+	struct event *event;
+
+	if (!slot || resource >= RESOURCES)
+		return;
+	counter = &slot->counters[resource];
+	told = counter->told_ns;
+	if (told && now - told < 1000000000ULL)
+		return;
+	if (__sync_val_compare_and_swap(&counter->told_ns, told, now) != told)
+		return;
+	number = __sync_fetch_and_add(&slot->events, 1);
+	event = &slot->ring[number & (EVENTS - 1)];
+	__sync_lock_test_and_set(&event->sequence, 0);
+	ids = bpf_get_current_pid_tgid();
+	event->boottime_ns = now;
+	event->held = counter->held;
+	event->wanted = wanted;
+	event->bound = at_limit ? counter->limit : counter->barrier;
+	event->failcnt = counter->failcnt;
+	event->resource = resource;
+	event->at_limit = at_limit;
+	event->pid = ids >> 32;
+	event->tid = (__u32)ids;
+	bpf_get_current_comm(event->comm, sizeof(event->comm));
+	__sync_lock_test_and_set(&event->sequence, number + 1);
+}
+
+static __always_inline void refuse(struct slot *slot, __u32 resource, __u64 wanted, __u32 at_limit)
+{
+	__sync_fetch_and_add(&slot->counters[resource].failcnt, 1);
+	tell(slot, resource, wanted, at_limit);
+}
+
+static __always_inline void seen(struct counter *counter, __u64 held)
+{
+	for (int i = 0; i < 8; i++) {
+		__u64 max = counter->maxheld;
+
+		if (held <= max || __sync_val_compare_and_swap(&counter->maxheld, max, held) == max)
+			return;
+	}
+}
+
+/* Whether `amount` more may be had; then it is held. Compared and swapped, not added and taken back: for a moment that would refuse others. */
+static __always_inline int may_hold(struct slot *slot, __u32 resource, __u64 amount, enum manner manner)
+{
+	struct counter *counter = &slot->counters[resource];
+	__u64 barrier = counter->barrier, limit = counter->limit;
+	__u32 at_limit = manner == SOFT || limit < barrier;
+	__u64 bound = at_limit ? limit : barrier;
+
+	for (int i = 0; i < 16 && manner != FORCE; i++) {
+		__u64 held = counter->held;
+
+		if (held + amount > bound) {
+			refuse(slot, resource, amount, at_limit);
+			return 0;
+		}
+		if (__sync_val_compare_and_swap(&counter->held, held, held + amount) == held) {
+			seen(counter, held + amount);
+			return 1;
+		}
+	}
+	seen(counter, __sync_fetch_and_add(&counter->held, amount) + amount);
+	return 1;
+}
+
+static __always_inline void release(const struct charge *charge)
+{
+	__u32 number = charge->slot, resource = charge->resource, also = charge->also;
+	struct slot *slot = bpf_map_lookup_elem(&slots, &number);
+
+	if (!slot || slot->generation != charge->generation || resource >= RESOURCES || also >= RESOURCES)
+		return;
+	__sync_fetch_and_sub(&slot->counters[resource].held, charge->amount);
+	if (also)
+		__sync_fetch_and_sub(&slot->counters[also].held, 1);
+}
+
+/*
+ * Charges what lies at `object` to the running task's container; false is a refusal. What is charged already is left alone, so that two
+ * versions of a program may run beside each other while one takes over. Without room in `charges` it is allowed and said, never leaked.
+ */
+static __always_inline int charge(const void *object, __u32 resource, enum manner manner)
+{
+	__u64 key = (__u64)object;
+	struct charge charge = { .resource = resource, .amount = 1 };
+	struct slot *slot = current_slot(&charge.slot);
+
+	if (!slot || bpf_map_lookup_elem(&charges, &key))
+		return 1;
+	charge.generation = slot->generation;
+	if (!may_hold(slot, resource, 1, manner))
+		return 0;
+	if (bpf_map_update_elem(&charges, &key, &charge, BPF_NOEXIST)) {
+		release(&charge);
+		__sync_fetch_and_add(&slot->uncharged, 1);
+	}
+	return 1;
+}
+
+/* Gives back what was charged for `object`, whoever drops it. */
+static __always_inline void uncharge(const void *object)
+{
+	__u64 key = (__u64)object;
+	struct charge *found = bpf_map_lookup_elem(&charges, &key), charge;
+
+	if (!found)
+		return;
+	charge = *found;
+	if (!bpf_map_delete_elem(&charges, &key))
+		release(&charge);
+}
+
+#endif

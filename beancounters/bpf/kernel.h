@@ -1,0 +1,86 @@
+/* The few kernel structures that the programs look into, each with the fields they read. CO-RE finds where a running kernel has them. */
+#ifndef VZ_KERNEL_H
+#define VZ_KERNEL_H
+
+typedef unsigned char __u8;
+typedef signed char __s8;
+typedef unsigned short __u16;
+typedef short __s16;
+typedef unsigned int __u32;
+typedef int __s32;
+typedef unsigned long long __u64;
+typedef long long __s64;
+typedef __u16 __be16;
+typedef __u32 __be32;
+typedef __u32 __wsum;
+
+/* linux/bpf.h, which would bring the host's headers with it. */
+enum { BPF_MAP_TYPE_HASH = 1, BPF_MAP_TYPE_ARRAY = 2 };
+enum { BPF_ANY = 0, BPF_NOEXIST = 1 };
+enum { BPF_F_NO_PREALLOC = 1 << 0, BPF_F_MMAPABLE = 1 << 10 };
+
+#define ENOMEM 12
+#define ENFILE 23
+#define ENOSPC 28
+#define ENOBUFS 105
+
+#define AF_INET 2
+#define AF_INET6 10
+#define SOCK_STREAM 1
+#define IPPROTO_IP 0
+#define IPPROTO_TCP 6
+#define IPPROTO_MPTCP 262
+
+#define S_IFMT 0170000
+#define S_IFSOCK 0140000
+#define S_IFCHR 0020000
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct cred;
+
+struct inode {
+	unsigned short i_mode;
+	__u32 i_rdev;
+};
+
+struct file {
+	struct inode *f_inode;
+};
+
+struct mm_struct {
+	unsigned long data_vm;
+	unsigned long stack_vm;
+};
+
+struct task_struct {
+	unsigned int flags;
+	struct mm_struct *mm;
+	const struct cred *real_cred;
+	const struct cred *cred;
+};
+
+struct sock_common {
+	unsigned short skc_family;
+};
+
+struct sock {
+	struct sock_common __sk_common;
+	__u16 sk_protocol;
+	__u16 sk_type;
+};
+
+struct socket {
+	short type;
+	struct sock *sk;
+};
+
+struct socket_alloc {
+	struct socket socket;
+	struct inode vfs_inode;
+};
+
+#pragma clang attribute pop
+
+
+#endif

@@ -1,0 +1,101 @@
+//! Who was refused what, and when.
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::time::{Duration, SystemTime};
+
+use super::layout;
+use crate::Resource;
+
+/// One refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// When.
+    pub at: SystemTime,
+    /// Of what.
+    pub resource: Resource,
+    /// The limit refused; otherwise the barrier.
+    pub at_limit: bool,
+    /// What that was, in the unit of the resource.
+    pub bound: u64,
+    /// What was held then.
+    pub held: u64,
+    /// How much more was asked for.
+    pub wanted: u64,
+    /// Refusals until then, this one included: the difference to the one before is how many were not told apart.
+    pub failcnt: u64,
+    /// Whose process, as the host numbers them.
+    pub pid: u32,
+    /// Its thread.
+    pub tid: u32,
+    /// What the thread is called.
+    pub command: String,
+}
+
+/// The ring of a container, oldest first. One that is being written is left out.
+pub(super) fn read(slot: &layout::Slot) -> Vec<Refusal> {
+    let booted = SystemTime::now().checked_sub(since_boot()).unwrap_or(SystemTime::UNIX_EPOCH);
+    let mut found: Vec<(u64, Refusal)> = slot.ring.iter().filter_map(|event| one(event, booted)).collect();
+    found.sort_by_key(|(sequence, _)| *sequence);
+    found.into_iter().map(|(_, refusal)| refusal).collect()
+}
+
+fn since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
+}
+
+fn one(event: &layout::Event, booted: SystemTime) -> Option<(u64, Refusal)> {
+    let sequence = event.sequence.load(Acquire);
+    let comm: Vec<u8> = event.comm.iter().map(|byte| byte.load(Relaxed)).take_while(|&byte| byte != 0).collect();
+    let refusal = Refusal {
+        at: booted + Duration::from_nanos(event.boottime_ns.load(Relaxed)),
+        resource: *Resource::LIVE.get(event.resource.load(Relaxed) as usize)?,
+        at_limit: event.at_limit.load(Relaxed) != 0,
+        bound: event.bound.load(Relaxed),
+        held: event.held.load(Relaxed),
+        wanted: event.wanted.load(Relaxed),
+        failcnt: event.failcnt.load(Relaxed),
+        pid: event.pid.load(Relaxed),
+        tid: event.tid.load(Relaxed),
+        command: String::from_utf8_lossy(&comm).into_owned(),
+    };
+    (sequence != 0 && event.sequence.load(Acquire) == sequence).then_some((sequence, refusal))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(sequence: u64, failcnt: u64) -> layout::Event {
+        let comm = *b"httpd\0rest of it";
+        layout::Event {
+            sequence: sequence.into(),
+            boottime_ns: 1_500_000_000.into(),
+            held: 7.into(),
+            wanted: 1.into(),
+            bound: 7.into(),
+            failcnt: failcnt.into(),
+            resource: (Resource::Numfile as u32).into(),
+            at_limit: 0.into(),
+            pid: 42.into(),
+            tid: 43.into(),
+            comm: comm.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn an_event_is_read_as_it_was_written() {
+        let (sequence, refusal) = one(&event(3, 9), SystemTime::UNIX_EPOCH).expect("it is whole");
+        assert_eq!((sequence, refusal.failcnt, refusal.pid, refusal.tid), (3, 9, 42, 43));
+        assert_eq!((refusal.resource, refusal.command.as_str()), (Resource::Numfile, "httpd"));
+        assert_eq!(refusal.at, SystemTime::UNIX_EPOCH + Duration::from_millis(1500));
+        assert!(!refusal.at_limit);
+    }
+
+    #[test]
+    fn an_event_that_is_being_written_or_makes_no_sense_is_left_out() {
+        assert_eq!(one(&event(0, 9), SystemTime::UNIX_EPOCH), None);
+        let strange = layout::Event { resource: 21.into(), ..event(1, 1) };
+        assert_eq!(one(&strange, SystemTime::UNIX_EPOCH), None);
+    }
+}

@@ -1,0 +1,108 @@
+//! What this host's kernel does for each resource, and why not more.
+
+use std::fmt;
+use std::os::fd::AsFd;
+
+use super::{Error, Host, NAME_BYTES, VERDICT_BYTES, sys};
+use crate::Resource;
+
+/// Which programs a resource needs.
+#[derive(Debug)]
+pub struct Counting {
+    /// The resource.
+    pub resource: Resource,
+    /// To be counted.
+    pub counted_by: &'static [&'static str],
+    /// To be refused as well.
+    pub refused_by: &'static [&'static str],
+}
+
+/// All that the programs count, in the order of the tables.
+pub const RESOURCES: &[Counting] = &[
+    Counting {
+        resource: Resource::Numtcpsock,
+        counted_by: &["vz_socket_create", "vz_socket_accept", "vz_socket_free"],
+        refused_by: &[],
+    },
+    Counting {
+        resource: Resource::Numpty,
+        counted_by: &["vz_pty_open", "vz_file_alloc", "vz_file_free"],
+        refused_by: &[],
+    },
+    Counting {
+        resource: Resource::Numothersock,
+        counted_by: &["vz_socket_create", "vz_socket_accept", "vz_socket_free"],
+        refused_by: &[],
+    },
+    Counting { resource: Resource::Numfile, counted_by: &["vz_file_alloc", "vz_file_free"], refused_by: &[] },
+];
+
+/// How a resource stands on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Counted exactly, and refused at its barrier.
+    Enforced,
+    /// Counted exactly, but not refused.
+    Counted(String),
+    /// Not counted by the kernel's programs.
+    Absent(String),
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Enforced => f.write_str("enforced"),
+            Self::Counted(why) => write!(f, "counted: {why}"),
+            Self::Absent(why) => write!(f, "absent: {why}"),
+        }
+    }
+}
+
+impl Host {
+    /// How a resource stands here.
+    ///
+    /// # Errors
+    /// The loader's report cannot be read.
+    pub fn standing(&self, resource: Resource) -> Result<Standing, Error> {
+        let Some(counting) = RESOURCES.iter().find(|counting| counting.resource == resource) else {
+            return Ok(Standing::Absent("no program counts it".to_owned()));
+        };
+        if let Some(why) = self.missing(counting.counted_by)? {
+            return Ok(Standing::Absent(why));
+        }
+        Ok(self.missing(counting.refused_by)?.map_or(Standing::Enforced, Standing::Counted))
+    }
+
+    /// The first of these programs that is not attached, and why.
+    fn missing(&self, programs: &[&str]) -> Result<Option<String>, Error> {
+        for program in programs {
+            let mut key = [0u8; NAME_BYTES];
+            key[..program.len()].copy_from_slice(program.as_bytes());
+            let verdict = sys::lookup::<NAME_BYTES, VERDICT_BYTES>(self.report.as_fd(), &key)
+                .map_err(|source| Error::Map { what: "BPF_MAP_LOOKUP_ELEM", source })?;
+            match verdict {
+                Some(verdict) if verdict[0] == 1 => {}
+                Some(verdict) => {
+                    let text: Vec<u8> = verdict[1..].iter().copied().take_while(|&byte| byte != 0).collect();
+                    return Ok(Some(format!("{program}: {}", String::from_utf8_lossy(&text))));
+                }
+                None => return Ok(Some(format!("{program} was not loaded"))),
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_program_that_is_asked_for_is_in_the_sources_and_its_name_fits() {
+        let sources = [include_str!("../../bpf/file.bpf.c"), include_str!("../../bpf/socket.bpf.c")].concat();
+        for program in RESOURCES.iter().flat_map(|counting| counting.counted_by.iter().chain(counting.refused_by)) {
+            assert!(sources.contains(&format!("BPF_PROG({program},")), "{program}");
+            assert!(program.len() < NAME_BYTES, "{program}");
+        }
+    }
+}

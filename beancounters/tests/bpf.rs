@@ -1,0 +1,136 @@
+//! The counters in the kernel, on whichever host this is: exact, refused at the barrier, given back.
+#![expect(clippy::unwrap_used, reason = "a test that fails here has failed")]
+
+mod bpf_support;
+
+use std::time::{Duration, Instant};
+
+use beancounters::Resource::{self, Numfile, Numothersock, Numpty, Numtcpsock};
+use beancounters::Set;
+use beancounters::bpf::{Error, Standing};
+use bpf_support::{Container, enforced, host};
+use tests::wait::wait_until;
+
+/// What each resource is taken with, how many of it one take is, and what a refusal says.
+const TAKES: [(Resource, &str, u64, i32); 5] = [
+    (Numfile, "files", 1, libc::ENFILE),
+    (Numtcpsock, "tcp", 1, libc::ENOBUFS),
+    (Numothersock, "unix", 1, libc::ENOBUFS),
+    (Numothersock, "pairs", 2, libc::ENOBUFS),
+    (Numpty, "ptys", 1, libc::ENOSPC),
+];
+
+#[test]
+fn a_host_says_how_each_resource_stands_and_why() {
+    let host = host();
+    let reference = std::fs::read_to_string("/sys/kernel/security/lsm").is_ok_and(|list| list.contains("bpf"));
+    for resource in Resource::LIVE {
+        let standing = host.standing(resource).unwrap();
+        eprintln!("{resource}: {standing}");
+        let taken = TAKES.iter().any(|take| take.0 == resource);
+        if reference && taken {
+            assert_eq!(standing, Standing::Enforced, "{resource}");
+        }
+        if !taken {
+            assert_eq!(standing, Standing::Absent("no program counts it".to_owned()), "{resource}");
+        }
+    }
+}
+
+#[test]
+fn what_is_taken_is_held_up_to_the_barrier_and_refused_beyond_it() {
+    let host = host();
+    for (place, (resource, what, each, errno)) in TAKES.into_iter().enumerate() {
+        if !enforced(&host, resource) {
+            continue;
+        }
+        let (mut container, mut neighbour) =
+            (Container::new(&host, &format!("at-{place}")), Container::new(&host, &format!("beside-{place}")));
+        let (mut taker, mut other) = (container.taker(), neighbour.taker());
+        let before = container.row(resource).held;
+        container.bound(resource, before + 10 * each);
+        assert_eq!(taker.take(what, 10), (10, 0), "{what}: held equal to the barrier is allowed");
+        assert_eq!(container.row(resource).held, before + 10 * each, "{what}");
+        assert_eq!(container.row(resource).failcnt, 0, "{what}");
+        for refusals in 1..=3 {
+            assert_eq!(taker.take(what, 5), (0, errno), "{what}");
+            let row = container.row(resource);
+            assert_eq!((row.held, row.maxheld), (before + 10 * each, before + 10 * each), "{what}");
+            assert_eq!(row.failcnt, refusals, "{what}");
+        }
+        assert_eq!(other.take(what, 20), (20, 0), "{what}: a neighbour feels nothing");
+        assert_eq!(neighbour.row(resource).failcnt, 0);
+
+        container.bound(resource, before + 12 * each);
+        assert_eq!(taker.take(what, 5), (2, errno), "{what}: raised while it runs");
+        taker.drop_all();
+        assert!(wait_until(Duration::from_secs(5), || container.row(resource).held == before), "{what}: given back");
+        assert_eq!(taker.take(what, 12), (12, 0), "{what}: there is room again");
+
+        container.kill();
+        let gone = wait_until(Duration::from_secs(10), || container.row(resource).held == 0);
+        assert!(gone, "{what}: a killed process gives everything back, {} are left", container.row(resource).held);
+        assert_eq!(host.uncharged(container.id).unwrap(), 0);
+        let row = container.row(resource);
+        assert_eq!((row.maxheld, row.failcnt), (before + 12 * each, 4), "{what}: what was, stays");
+        host.reset(container.id).unwrap();
+        assert_eq!((container.row(resource).maxheld, container.row(resource).failcnt), (0, 0), "{what}");
+    }
+}
+
+#[test]
+fn a_refusal_is_told_with_who_when_and_what() {
+    let host = host();
+    if !enforced(&host, Numfile) {
+        return;
+    }
+    let mut container = Container::new(&host, "told");
+    let mut taker = container.taker();
+    let held = container.row(Numfile).held;
+    container.bound(Numfile, held);
+    let start = std::time::SystemTime::now();
+    for _ in 0..50 {
+        assert_eq!(taker.take("files", 1), (0, libc::ENFILE));
+    }
+    let refusals = host.refusals(container.id).unwrap();
+    let first = refusals.first().expect("one is told");
+    assert_eq!((first.resource, first.at_limit, first.bound, first.held), (Numfile, false, held, held));
+    assert_eq!((first.pid, first.command.as_str(), first.failcnt, first.wanted), (taker.pid, "perl", 1, 1));
+    let away = first.at.duration_since(start).unwrap_or_else(|before| before.duration());
+    assert!(away < Duration::from_secs(20), "{away:?}");
+    assert_eq!(container.row(Numfile).failcnt, 50, "every refusal is counted");
+    assert!(refusals.len() <= 16, "but a storm is told once a second: {}", refusals.len());
+}
+
+#[test]
+fn a_cgroup_is_attached_once_detached_at_will_and_starts_from_zero() {
+    let host = host();
+    let mut container = Container::new(&host, "twice");
+    assert!(matches!(host.attach(container.directory(), &Set::default()), Err(Error::Attached { .. })));
+    let mut taker = container.taker();
+    taker.take("files", 5);
+    host.detach(container.id).unwrap();
+    host.detach(container.id).unwrap();
+    assert!(matches!(host.read(container.id), Err(Error::NotAttached { .. })));
+    assert_eq!(host.attach(container.directory(), &Set::default()).unwrap(), container.id);
+    taker.drop_all();
+    for (resource, row) in host.read(container.id).unwrap() {
+        assert_eq!((row.held, row.failcnt), (0, 0), "{resource}: what it had before is nobody's");
+    }
+    let not_a_cgroup = host.attach(std::path::Path::new("/tmp"), &Set::default());
+    assert!(matches!(not_a_cgroup, Err(Error::NotACgroup { .. })), "{not_a_cgroup:?}");
+}
+
+#[test]
+fn reading_all_counters_of_a_container_takes_microseconds() {
+    let host = host();
+    let container = Container::new(&host, "read");
+    let best = (0..100).map(|_| {
+        let start = Instant::now();
+        host.read(container.id).unwrap();
+        start.elapsed()
+    });
+    let best = best.min().unwrap();
+    eprintln!("reading all counters: {best:?}");
+    assert!(best < tests::wait::scaled(Duration::from_micros(100)), "{best:?}");
+}
