@@ -35,6 +35,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::amount::{Amount, Unit};
+use crate::bpf;
+use crate::counter::Counter;
 use crate::resource::Resource;
 use crate::sockets::{self, Sockets};
 use crate::tasks::{self, Sums};
@@ -96,13 +98,15 @@ pub struct Reader<'a> {
     processes: Option<BTreeSet<u32>>,
     sums: Option<Sums>,
     sockets: Option<Sockets>,
+    /// What the kernel's programs count of it, if it is attached to them.
+    kernel: Option<Vec<(Resource, Counter)>>,
 }
 
 impl<'a> Reader<'a> {
     /// A reader that has read nothing yet.
     #[must_use]
     pub fn new(sources: &'a Sources) -> Self {
-        Self { sources, stat: None, processes: None, sums: None, sockets: None }
+        Self { sources, stat: None, processes: None, sums: None, sockets: None, kernel: None }
     }
 
     /// All three numbers of `resource`.
@@ -110,6 +114,10 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// Those of [`Reader::held`].
     pub fn usage(&mut self, resource: Resource) -> Result<Usage, ReadError> {
+        if let Some(row) = self.kernel(resource) {
+            let amount = |count| Some(Amount::new(resource.unit(), count));
+            return Ok(Usage { held: amount(row.held), maxheld: amount(row.maxheld), failcnt: Some(row.failcnt) });
+        }
         // The peak last: it is then no less than what was held before.
         let held = self.held(resource)?;
         Ok(Usage { held, maxheld: self.maxheld(resource)?, failcnt: self.failcnt(resource)? })
@@ -121,6 +129,9 @@ impl<'a> Reader<'a> {
     /// A file is there but cannot be read, or what it says is not a counter.
     pub fn held(&mut self, resource: Resource) -> Result<Option<Amount>, ReadError> {
         use CgroupVersion::{V1, V2};
+        if let Some(row) = self.kernel(resource) {
+            return Ok(Some(Amount::new(resource.unit(), row.held)));
+        }
         let count = match (resource, self.sources.version) {
             (Resource::Kmemsize, V1) => self.memory("memory.kmem.usage_in_bytes")?,
             (Resource::Kmemsize, V2) => self.stat()?.kernel,
@@ -191,6 +202,16 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The row that the kernel's programs have. A host without them, and a container that is not attached, have none.
+    fn kernel(&mut self, resource: Resource) -> Option<Counter> {
+        if !bpf::RESOURCES.iter().any(|counting| counting.resource == resource) {
+            return None;
+        }
+        let directory = self.sources.processes.as_deref();
+        let rows = self.kernel.get_or_insert_with(|| directory.and_then(kernel_rows).unwrap_or_default());
+        rows.iter().find(|(counted, _)| *counted == resource).map(|(_, row)| *row)
+    }
+
     fn memory(&self, file: &str) -> Result<Option<u64>, ReadError> {
         number(self.sources.memory.as_deref(), file)
     }
@@ -232,6 +253,14 @@ impl<'a> Reader<'a> {
         self.stat = Some(stat);
         Ok(stat)
     }
+}
+
+/// What programs of this build count of the container with this cgroup2 directory.
+fn kernel_rows(directory: &Path) -> Option<Vec<(Resource, Counter)>> {
+    let host = bpf::Host::open().ok()??;
+    let mut rows = host.read(bpf::id(directory).ok()?).ok()?;
+    rows.retain(|(resource, _)| !matches!(host.standing(*resource), Ok(bpf::Standing::Absent(_)) | Err(_)));
+    Some(rows)
 }
 
 /// Cgroups count memory in bytes; the resource may count it in pages.

@@ -111,6 +111,60 @@ fn refused(test: &str, kind: &str, resource: &str, bound: u64, errno: &str) {
     drop(taking);
 }
 
+/// The same where the kernel's programs refuse at the barrier (`UBC_ENFORCE`): the counter of refusals is exact, they can be told, and a live raise
+/// helps. Elsewhere the host says that it only counts.
+fn refused_by_the_kernel(test: &str, kind: &str, resource: &str, errno: &str) {
+    let Some(node) = running(test) else { return };
+    node.configure("UBC_ENFORCE=yes");
+    node.done(["restart", "101"]);
+    node.done(["restart", "102"]);
+    let said = node.run("vzubc", ["--enforcement", "--json", "101"]).ok().stdout;
+    let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let rows = said["101"].as_array().expect("rows");
+    let standing = rows.iter().find(|row| row["resource"] == resource).expect("the resource");
+    if !standing["how"].as_str().is_some_and(|how| how.starts_with("BPF: ")) {
+        // A kernel that takes such programs takes ours.
+        let lsm = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+        assert!(!lsm.contains("bpf"), "{standing}");
+        return skip(test, "this kernel takes no LSM programs");
+    }
+    let bound = row(&node, 101, resource)[0] + 40;
+    node.done(["set", "101", &format!("--{resource}"), &format!("{bound}:{bound}")]);
+    let taking = Taking::of(&node, kind, 100);
+    assert!(taking.said.ends_with(errno), "{:?}", taking.said);
+    let [held, maxheld, failcnt] = row(&node, 101, resource);
+    assert!(held <= bound && maxheld == bound && failcnt >= 1, "{resource}: {held} {maxheld} {failcnt} of {bound}");
+    let events = node.run("vzubc", ["--events", "101"]).ok().stdout;
+    assert!(events.contains(&format!(" {resource}: take (pid ")), "{events}");
+    let neighbour = node.run("vzctl", ["exec2", "102", "echo as before > /x; cat /x"]).ok().stdout;
+    assert_eq!(neighbour, "as before\n");
+    drop(taking);
+    node.done(["set", "101", &format!("--{resource}"), &format!("{}:{}", bound + 400, bound + 400)]);
+    assert_eq!(Taking::of(&node, kind, 100).said, "took 100 all");
+    let back = || row(&node, 101, resource)[0] <= bound - 40;
+    assert!(wait_until(scaled(Duration::from_secs(5)), back), "{resource} is held: {:?}", row(&node, 101, resource));
+}
+
+#[test]
+fn the_kernel_refuses_more_files_than_numfile() {
+    refused_by_the_kernel("the_kernel_refuses_more_files_than_numfile", "file", "numfile", "ENFILE");
+}
+
+#[test]
+fn the_kernel_refuses_more_tcp_sockets_than_numtcpsock() {
+    refused_by_the_kernel("the_kernel_refuses_more_tcp_sockets_than_numtcpsock", "bare-tcp", "numtcpsock", "ENOBUFS");
+}
+
+#[test]
+fn the_kernel_refuses_more_other_sockets_than_numothersock() {
+    refused_by_the_kernel(
+        "the_kernel_refuses_more_other_sockets_than_numothersock",
+        "local",
+        "numothersock",
+        "ENOBUFS",
+    );
+}
+
 #[test]
 fn no_more_processes_than_numproc() {
     refused("no_more_processes_than_numproc", "process", "numproc", 40, "EAGAIN");

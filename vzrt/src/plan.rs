@@ -72,6 +72,9 @@ pub struct Extras {
     /// Barriers and limits of its beancounters, those that follow from others included.
     #[serde(default)]
     pub bounds: beancounters::Set,
+    /// Whether the kernel is to count and refuse what it can by BPF programs.
+    #[serde(default)]
+    pub enforce_bounds: bool,
     /// Private area and root.
     pub root: RootPlan,
     /// `venet0`.

@@ -43,6 +43,7 @@ pub fn end_processes(journal: &Journal, host: &cgroup::Host) -> Result<(), Teard
     if let Some(parent) = &journal.cgroup {
         let cgroup = host.container(parent, journal.ctid);
         if cgroup.exists() {
+            counters::detach(&cgroup);
             cgroup.kill()?;
             cgroup.wait_empty(KILL_TIMEOUT)?;
         }

@@ -183,6 +183,14 @@ impl Host {
         Ok(())
     }
 
+    /// Whether a cgroup is counted.
+    ///
+    /// # Errors
+    /// A map cannot be used.
+    pub fn has(&self, cgroup: u64) -> Result<bool, Error> {
+        Ok(self.number(cgroup)?.is_some())
+    }
+
     /// The rows of those resources that are counted here, in the order of the tables; see [`Host::standing`] for which.
     ///
     /// # Errors
@@ -294,6 +302,14 @@ impl layout::Slot {
         let held = counter.held.load(Relaxed);
         Counter::new(bound, held, counter.maxheld.load(Relaxed), counter.failcnt.load(Relaxed))
     }
+}
+
+/// The id of a cgroup2 directory, by which an attached one is known.
+///
+/// # Errors
+/// It is none.
+pub fn id(cgroup: &Path) -> Result<u64, Error> {
+    identify(cgroup).map(|(id, _)| id)
 }
 
 /// The id of a cgroup2 directory and how deep it lies: its inode number is the id (since 5.5, 64 bits), and the root's is 1.

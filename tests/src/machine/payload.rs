@@ -19,8 +19,8 @@ pub fn write(job: &Job, binaries: &[std::path::PathBuf], scratch: &Path, disk: &
     fs_err::create_dir_all(&to)?;
     copy_sources(crate::checkout(), &to)?;
     let programs = job.programs.iter().map(|program| &program.path);
-    let monitor = job.vz_bin.with_file_name("vzrt");
-    for program in programs.chain(binaries).chain([&job.vz_bin, &monitor]) {
+    let beside = ["vzrt", "vzubc-load"].map(|name| job.vz_bin.with_file_name(name));
+    for program in programs.chain(binaries).chain([&job.vz_bin]).chain(&beside) {
         carry(program, &to)?;
     }
     let templates = scratch.join("templates");

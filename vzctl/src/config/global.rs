@@ -119,6 +119,8 @@ pub struct Global {
     pub interface_prefix: String,
     /// `VZ_MASQUERADE`: private addresses reach the outside as the host.
     pub masquerade: bool,
+    /// `UBC_ENFORCE`: BPF programs in the host's kernel count and refuse what they can. Ours; no unless it says yes.
+    pub enforce_bounds: bool,
     /// What containers get where their own file says nothing: `NAMESERVER`, `STOP_TIMEOUT`, and whatever else of theirs is in `vz.conf`.
     pub defaults: Settings,
     /// Names of keys that mean nothing here, for a diagnosis of typing errors.
@@ -183,6 +185,7 @@ impl Global {
             cgroup: keys.parsed("VZ_CGROUP", cgroup_name)?.unwrap_or_else(|| "vz".to_owned()),
             interface_prefix: keys.parsed("VZ_IFPREFIX", interface_prefix)?.unwrap_or_else(|| "vz".to_owned()),
             masquerade: keys.yes("VZ_MASQUERADE", false)?,
+            enforce_bounds: keys.yes("UBC_ENFORCE", false)?,
             defaults: defaults(document)?,
             unknown: unknown_keys(document),
         })

@@ -45,6 +45,7 @@ pub fn plan(node: &Node, container: &Subject) -> Result<Plan, Failure> {
         cgroup: node.global.cgroup.clone(),
         ids,
         bounds: bounds(&container.settings)?,
+        enforce_bounds: node.global.enforce_bounds,
         root: root(node, container, ids)?,
         net: net_plan(node, container)?,
         hooks: hooks(node, ctid)?,

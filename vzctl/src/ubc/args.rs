@@ -31,6 +31,7 @@ pub(super) struct Args {
     pub(super) verbose: bool,
     pub(super) json: bool,
     pub(super) enforcement: bool,
+    pub(super) events: bool,
     pub(super) relative: bool,
     pub(super) incremental: bool,
     pub(super) store: Option<PathBuf>,
@@ -67,6 +68,7 @@ pub fn command() -> Command {
             flag("color", "Colours, which a terminal has without asking").short('c'),
             path("file", "FILE", "Read this table, or standard input (-), not the running containers").short('f'),
             flag("json", "As JSON").short('j'),
+            flag("events", "The last refusals: when, who, and what would let them pass"),
             flag("enforcement", "What this host does about each resource: refuse, count, or neither, and by what"),
             path("config-dir", "DIR", "Where vz.conf is [default: /etc/vz, or VZ_CONFDIR]"),
         ])
@@ -120,6 +122,7 @@ impl Args {
             verbose: matches.get_flag("verbose"),
             json: matches.get_flag("json"),
             enforcement: matches.get_flag("enforcement"),
+            events: matches.get_flag("events"),
             relative: matches.get_flag("relative"),
             incremental: matches.get_flag("incremental"),
             store: path("store"),

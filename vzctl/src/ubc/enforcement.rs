@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use beancounters::Resource;
 use beancounters::read::{CgroupVersion, Sources};
+use beancounters::{Resource, bpf};
 use serde::Serialize;
 
 /// What this host does about a resource.
@@ -21,20 +21,41 @@ pub(super) enum Standing {
 }
 
 /// A row of the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Row {
     resource: &'static str,
     standing: Standing,
-    how: &'static str,
+    how: String,
 }
 
-/// All rows, for a container that is counted by `sources`.
-pub(super) fn rows(sources: &Sources) -> Vec<Row> {
+/// All rows, for a container that is counted by `sources`; `kernel` is what BPF programs do for it.
+pub(super) fn rows(sources: &Sources, kernel: impl Fn(Resource) -> Option<bpf::Standing>) -> Vec<Row> {
     let row = |resource: Resource| {
-        let (standing, how) = standing(resource, sources);
+        let (standing, how) = match kernel(resource) {
+            Some(bpf::Standing::Enforced) => (Standing::Enforced, format!("BPF: {}", refusal(resource))),
+            Some(bpf::Standing::Counted(why)) => (Standing::Counted, format!("BPF; not refused: {why}")),
+            Some(bpf::Standing::Absent(why)) => {
+                let (standing, how) = standing(resource, sources);
+                (standing, format!("{how} (no BPF: {why})"))
+            }
+            None => {
+                let (standing, how) = standing(resource, sources);
+                (standing, how.to_owned())
+            }
+        };
         Row { resource: resource.name(), standing, how }
     };
     Resource::LIVE.map(row).to_vec()
+}
+
+/// What a program inside is told at the barrier.
+fn refusal(resource: Resource) -> &'static str {
+    match resource {
+        Resource::Numfile => "open and its like fail with ENFILE at the barrier",
+        Resource::Numpty => "opening a terminal fails with ENOSPC at the barrier",
+        Resource::Numtcpsock | Resource::Numothersock => "socket and accept fail with ENOBUFS at the barrier",
+        _ => "refused at the barrier",
+    }
 }
 
 fn standing(resource: Resource, sources: &Sources) -> (Standing, &'static str) {
@@ -129,15 +150,28 @@ mod tests {
             assert_eq!(standing(Resource::Numproc, version, false), Standing::Absent);
             assert_eq!(standing(Resource::Physpages, version, false), Standing::Absent);
             assert_eq!(standing(Resource::Numfile, version, false), Standing::Counted);
-            assert_eq!(rows(&sources(version, true)).len(), 21);
+            assert_eq!(rows(&sources(version, true), |_| None).len(), 21);
         }
         assert_eq!(standing(Resource::Dcachesize, CgroupVersion::V1, true), Standing::Absent);
         assert_eq!(standing(Resource::Dcachesize, CgroupVersion::V2, true), Standing::Counted);
     }
 
     #[test]
+    fn what_the_kernels_programs_do_comes_first() {
+        let kernel = |resource| match resource {
+            Resource::Numfile => Some(bpf::Standing::Enforced),
+            Resource::Numpty => Some(bpf::Standing::Absent("vz_pty_open: EPERM".into())),
+            _ => None,
+        };
+        let rows = rows(&sources(CgroupVersion::V2, true), kernel);
+        let of = |name| rows.iter().find(|row| row.resource == name).unwrap();
+        assert_eq!((of("numfile").standing, of("numothersock").standing), (Standing::Enforced, Standing::Counted));
+        assert!(of("numpty").how.ends_with("(no BPF: vz_pty_open: EPERM)"), "{:?}", of("numpty"));
+    }
+
+    #[test]
     fn the_table_has_a_line_for_each() {
-        let text = render(101, &rows(&sources(CgroupVersion::V2, true)));
+        let text = render(101, &rows(&sources(CgroupVersion::V2, true), |_| None));
         assert!(text.starts_with("CT 101\n     kmemsize  counted     what the kernel"), "{text}");
         assert_eq!(text.lines().count(), 22);
     }

@@ -2,6 +2,7 @@
 
 mod args;
 mod enforcement;
+mod events;
 mod saved;
 mod table;
 
@@ -10,6 +11,7 @@ use std::io::{IsTerminal, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 
+use beancounters::bpf;
 use beancounters::parse::{self, Block};
 use serde::Serialize;
 
@@ -61,6 +63,9 @@ fn run(args: &Args) -> Result<String, Trouble> {
     if args.enforcement {
         return enforcement(args);
     }
+    if args.events {
+        return events(args);
+    }
     let (blocks, store) = match &args.file {
         Some(file) => (from_file(file, &args.containers)?, args.store.clone()),
         None => {
@@ -94,13 +99,50 @@ fn enforcement(args: &Args) -> Result<String, Trouble> {
     let mut tables = Vec::new();
     for block in running(&node, &args.containers)? {
         let ctid = Ctid::try_from(block.id).map_err(|e| e.to_string())?;
-        tables.push((block.id, enforcement::rows(&host.container(&node.global.cgroup, ctid).sources())));
+        let cgroup = host.container(&node.global.cgroup, ctid);
+        let kernel = kernel(cgroup.cgroup2()).map_err(|e| chain(&e))?;
+        let standing = |resource| {
+            let counted = bpf::RESOURCES.iter().any(|counting| counting.resource == resource);
+            kernel.as_ref().filter(|_| counted).and_then(|kernel| kernel.standing(resource).ok())
+        };
+        tables.push((block.id, enforcement::rows(&cgroup.sources(), standing)));
     }
     if args.json {
         let tables: std::collections::BTreeMap<_, _> = tables.into_iter().collect();
         return serde_json::to_string_pretty(&tables).map(|text| text + "\n").map_err(|e| e.to_string());
     }
     Ok(tables.iter().map(|(ctid, rows)| enforcement::render(*ctid, rows)).collect())
+}
+
+/// The last refusals of the containers that run.
+fn events(args: &Args) -> Result<String, Trouble> {
+    let node = Node::open(node::config_dir(args.config_dir.as_deref())).map_err(|e| chain(&e))?;
+    let host = vzrt::cgroup::Host::detect(Path::new("/")).map_err(|e| chain(&e))?;
+    let mut all = Vec::new();
+    for block in running(&node, &args.containers)? {
+        let ctid = Ctid::try_from(block.id).map_err(|e| e.to_string())?;
+        let cgroup = host.container(&node.global.cgroup, ctid);
+        let of = |kernel: bpf::Host| kernel.refusals(bpf::id(cgroup.cgroup2())?);
+        let refusals = kernel(cgroup.cgroup2()).and_then(|kernel| kernel.map(of).transpose()).map_err(|e| chain(&e))?;
+        all.push((block.id, refusals.unwrap_or_default()));
+    }
+    if args.json {
+        let shown = |(ctid, refusals): &(u32, Vec<bpf::Refusal>)| {
+            (
+                *ctid,
+                refusals.iter().map(|refusal| serde_json::json!(events::Event::of(*ctid, refusal))).collect::<Vec<_>>(),
+            )
+        };
+        let all: std::collections::BTreeMap<_, _> = all.iter().map(shown).collect();
+        return serde_json::to_string_pretty(&all).map(|text| text + "\n").map_err(|e| e.to_string());
+    }
+    Ok(all.iter().map(|(ctid, refusals)| events::render(*ctid, refusals)).collect())
+}
+
+/// The kernel's beancounters, if this container is attached to them.
+fn kernel(cgroup: &Path) -> Result<Option<bpf::Host>, bpf::Error> {
+    let Some(host) = bpf::Host::open()? else { return Ok(None) };
+    Ok(host.has(bpf::id(cgroup)?)?.then_some(host))
 }
 
 /// What was seen the last time, where that matters.

@@ -4,9 +4,11 @@
 //! |---|---|
 //! | here | the rows of one running container: [`running`] |
 //! | `table` | the tree of files: `user_beancounters`, `bc/resources`, `bc/101/resources` |
+//! | `kernel` | what BPF programs count and refuse for a container |
 //! | `desk` | who serves the host's: a process for as long as a container runs |
 
 mod desk;
+mod kernel;
 mod table;
 
 use std::path::Path;
@@ -15,6 +17,8 @@ use beancounters::read::{ReadError, Reader, Sources};
 use beancounters::{Amount, Bound, Counter, Counters, Resource, Set};
 
 pub(crate) use self::desk::{Desk, close_if_idle, open, serve};
+pub use self::kernel::rebound;
+pub(crate) use self::kernel::{attach, detach};
 pub(crate) use self::table::{Register, Table};
 use crate::cgroup::{self, CtCgroup};
 use crate::error::Failed;

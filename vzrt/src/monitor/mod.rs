@@ -41,7 +41,7 @@ use crate::{cgroup, counters, sys};
 pub(crate) use self::door::{Ask, Visit, visit};
 pub(crate) use self::printed::{last as last_printed, remove as forget_printed};
 pub use self::program::main;
-pub(crate) use self::program::{NAME as PROGRAM, Work, program};
+pub(crate) use self::program::{NAME as PROGRAM, Work, beside_us, program};
 
 /// Sees to it that the host's files of beancounters are there. Last, for the first container of a node: it takes a process of its own, and init
 /// does not wait for it.

@@ -60,7 +60,7 @@ pub(crate) fn program(title: &str, work: &Work) -> Result<Command, Failed> {
     let text = serde_json::to_vec(work).map_err(|e| Failed::new("encode the handover", e.to_string()))?;
     let mut note = File::from(memfd_create("handover", MemfdFlags::CLOEXEC).call(|| "memfd_create()")?);
     note.write_all(&text).and_then(|()| note.rewind()).call(|| "write(memfd)")?;
-    let mut command = Command::new(beside_us()?);
+    let mut command = Command::new(beside_us(NAME)?);
     command.arg0(title).stdin(note).env_clear().env("PATH", crate::hooks::PATH);
     Ok(command)
 }
@@ -86,10 +86,10 @@ fn try_to_become(kit: &Kit) -> Result<Infallible, Failed> {
     Err(error).call(|| format!("execve({})", command.get_program().to_string_lossy()))
 }
 
-/// In the directory of the command we are forked from.
-fn beside_us() -> Result<PathBuf, Failed> {
+/// A program of ours, in the directory of the command we are forked from.
+pub(crate) fn beside_us(name: &str) -> Result<PathBuf, Failed> {
     let us = std::env::current_exe().call(|| "readlink(/proc/self/exe)")?;
-    Ok(us.with_file_name(NAME))
+    Ok(us.with_file_name(name))
 }
 
 /// The program: takes over a container and stays with it to its end, or serves the beancounters of all. Not for people to run.

@@ -55,6 +55,9 @@ impl Live<'_> {
     fn limits(&mut self) -> Result<(), Failure> {
         let private = &self.after.ve_private;
         self.plan.vz.bounds = decide::bounds(&self.after.settings)?;
+        let cgroup = decide::cgroup_of(&self.context.node, self.host, self.context.ctid);
+        vzrt::counters::rebound(&cgroup, &self.plan.vz.bounds)
+            .map_err(|e| Failure::because(Exit::SetBeancounters, "Unable to set the bounds in the kernel", &e))?;
         self.oom_score()?;
         self.rlimits()?;
         let mut wanted = decide::resources(&self.after.settings, private)?;
