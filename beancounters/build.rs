@@ -1,4 +1,4 @@
-//! Compiles the BPF programs of `bpf/` with clang, and names the lot by its contents.
+//! Compiles the BPF programs of `bpf/` with clang, and names the lot by its sources.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,19 +10,17 @@ fn main() {
     println!("cargo:rerun-if-changed=bpf");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo says where"));
     let headers = PathBuf::from(env::var_os("DEP_BPF_INCLUDE").expect("libbpf-sys says where its headers are"));
-    let mut sources: Vec<PathBuf> = fs::read_dir("bpf")
-        .expect("beancounters/bpf is there")
-        .map(|entry| entry.expect("readable").path())
-        .filter(|path| path.to_string_lossy().ends_with(".bpf.c"))
-        .collect();
+    let mut sources: Vec<PathBuf> =
+        fs::read_dir("bpf").expect("beancounters/bpf is there").map(|entry| entry.expect("readable").path()).collect();
     sources.sort();
 
+    // Of the sources and not of the objects, which have the paths of this build in them: vzctl and the loader are built apart, and must agree.
     let mut digest = Sha256::new();
+    sources.iter().for_each(|source| digest.update(fs::read(source).expect("readable")));
     let mut list = String::from("&[\n");
-    for source in &sources {
+    for source in sources.iter().filter(|path| path.to_string_lossy().ends_with(".bpf.c")) {
         let object = out.join(source.with_extension("o").file_name().expect("a file"));
         compile(source, &object, &headers);
-        digest.update(fs::read(&object).expect("clang has written it"));
         list += &format!("    include_bytes!({object:?}),\n");
     }
     list += "]\n";

@@ -116,7 +116,7 @@ fn refused(test: &str, kind: &str, resource: &str, bound: u64, errno: &str) {
 fn refused_by_the_kernel(test: &str, kind: &str, resource: &str, errno: &str) {
     let Some(node) = running(test) else { return };
     node.configure("UBC_ENFORCE=yes");
-    node.done(["restart", "101"]);
+    let restarted = node.vzctl(["restart", "101"]).ok();
     node.done(["restart", "102"]);
     let said = node.run("vzubc", ["--enforcement", "--json", "101"]).ok().stdout;
     let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
@@ -125,7 +125,7 @@ fn refused_by_the_kernel(test: &str, kind: &str, resource: &str, errno: &str) {
     if !standing["how"].as_str().is_some_and(|how| how.starts_with("BPF: ")) {
         // A kernel that takes such programs takes ours.
         let lsm = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
-        assert!(!lsm.contains("bpf"), "{standing}");
+        assert!(!lsm.contains("bpf"), "{standing}\n{restarted:?}");
         return skip(test, "this kernel takes no LSM programs");
     }
     let bound = row(&node, 101, resource)[0] + 40;
