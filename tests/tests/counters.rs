@@ -172,7 +172,7 @@ fn processes_and_bounds_show_as_they_are_now_and_as_vzlist_has_them() {
     assert_eq!(oomguarpages[2..4], listed);
 }
 
-/// Since Linux 6.1 (pids.peak of v1 and v2: 6.13 and 6.1).
+/// Older kernels keep no highest mark of tasks.
 fn knows_peaks() -> bool {
     let mut tops = ["/sys/fs/cgroup", "/sys/fs/cgroup/pids"].into_iter();
     tops.any(|top| {

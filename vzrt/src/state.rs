@@ -10,7 +10,7 @@
 //! * `handover` – present while `stop` waits: the monitor then leaves the unmounting to it.
 //!
 //! Beside it, what outlives the run: `101.console`, the last of what the container printed, and `101.reboot`, while a container that reboots
-//! too often is made to wait.
+//! too often is made to wait. And what is the node's: `proc`, the files of beancounters, with `proc.lock`, while a container runs.
 
 use std::fs::File;
 use std::io::Write;

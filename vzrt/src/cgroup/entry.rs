@@ -16,7 +16,6 @@ use rustix::io::Errno;
 
 use super::file;
 use super::{CtCgroup, Error};
-use crate::error::{Call, Failed};
 
 /// Open files that lead into a container's cgroups; all close on exec.
 ///
@@ -57,20 +56,6 @@ impl Entry {
             rustix::io::write(tasks, b"0").map_err(|errno| EnterError { hierarchy, errno })?;
         }
         Ok(())
-    }
-
-    /// Moves the calling process, which has one thread, out of the cgroups it was born in, cgroup2's included: for one that nobody could give
-    /// birth to in there, and that has the time it takes.
-    ///
-    /// # Errors
-    /// The first hierarchy that refuses.
-    pub(crate) fn enter_late(&self) -> Result<(), Failed> {
-        self.enter_self().map_err(|e| Failed { call: e.to_string(), source: e.errno.into() })?;
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.dir, "cgroup.procs", flags, Mode::empty())
-            .and_then(|procs| rustix::io::write(procs, b"0"))
-            .call(|| "write(cgroup.procs, \"0\")")
-            .map(drop)
     }
 }
 

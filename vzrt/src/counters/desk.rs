@@ -10,8 +10,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use beancounters::Counters;
@@ -52,8 +53,6 @@ const ROOT: IdRange = IdRange { uid: 0, gid: 0, count: 1 };
 pub(crate) struct Desk {
     /// `VZ_RUNDIR`.
     node: PathBuf,
-    /// Parent of the cgroups of all containers, and of that of the monitors.
-    cgroup: String,
     /// Where messages go.
     log_file: Option<PathBuf>,
     device: RawFd,
@@ -61,11 +60,16 @@ pub(crate) struct Desk {
 }
 
 /// Sees to it that the files are there below a node's run directory and that somebody serves them. When this returns they can be opened.
-/// Gives the process where there was none: a caller that stays is to wait for its end.
+/// Gives the process where there was none: a caller that stays is to wait for its end. `birth` makes it, in the cgroup of the monitors: the
+/// session or the service of whoever starts the first container may end before the last one does.
 ///
 /// # Errors
 /// The failed call; then the files are not there. A host without FUSE has none.
-pub(crate) fn open(node: &Path, cgroup: &str, log_file: Option<&Path>) -> Result<Option<Child>, Failed> {
+pub(crate) fn open(
+    node: &Path,
+    log_file: Option<&Path>,
+    birth: impl FnOnce() -> Result<Option<sys::Cloned>, Failed>,
+) -> Result<Option<sys::Cloned>, Failed> {
     let Some(mut lock) = take(node)? else { return Ok(None) };
     // Of one that was killed.
     take_away(node)?;
@@ -81,7 +85,6 @@ pub(crate) fn open(node: &Path, cgroup: &str, log_file: Option<&Path>) -> Result
         .call(|| format!("move_mount(fuse, {})", place.display()))?;
     let desk = Desk {
         node: node.to_owned(),
-        cgroup: cgroup.to_owned(),
         log_file: log_file.map(Path::to_owned),
         device: connection.as_fd().as_raw_fd(),
         lock: lock.as_raw_fd(),
@@ -93,11 +96,15 @@ pub(crate) fn open(node: &Path, cgroup: &str, log_file: Option<&Path>) -> Result
         for fd in [connection.as_fd(), lock.as_fd()] {
             fcntl_setfd(fd, FdFlags::empty()).call(|| "fcntl(F_SETFD)")?;
         }
-        let child = command.spawn().call(|| format!("execve({})", command.get_program().to_string_lossy()))?;
-        Ok::<_, Failed>(child)
+        if let Some(child) = birth()? {
+            return Ok::<_, Failed>(child);
+        }
+        let error = command.exec();
+        tracing::error!("beancounters: execve({}): {error}", command.get_program().to_string_lossy());
+        sys::exit_now(1);
     };
     let child = go().or_else(|e| take_away(node).and(Err(e)))?;
-    writeln!(lock, "{}", child.id()).call(|| format!("write({})", lock_file(node).display()))?;
+    writeln!(lock, "{}", child.pid).call(|| format!("write({})", lock_file(node).display()))?;
     Ok(Some(child))
 }
 
@@ -202,7 +209,20 @@ fn server(node: &Path) -> Option<OwnedFd> {
 #[derive(Debug)]
 struct All {
     node: PathBuf,
-    host: cgroup::Host,
+    /// Found when somebody asks: not while the first container is being started.
+    host: Option<cgroup::Host>,
+}
+
+impl All {
+    fn rows_of(&mut self, ctid: Ctid) -> Result<Option<Counters>, Failed> {
+        let failed = |what: &str, e: &dyn std::error::Error| Failed::new(what, chain(e));
+        let host = match self.host.take() {
+            Some(host) => host,
+            None => cgroup::Host::detect(Path::new("/")).map_err(|e| failed("find the cgroups", &e))?,
+        };
+        let run = RunDir::new(self.node.join(ctid.to_string()));
+        super::running(&run, self.host.insert(host)).map_err(|e| failed("count", &e))
+    }
 }
 
 pub(super) fn numbers(node: &Path) -> Vec<Ctid> {
@@ -230,8 +250,8 @@ impl Register for All {
     }
 
     fn rows(&mut self, ctid: Ctid) -> Option<Counters> {
-        let rows = super::running(&RunDir::new(self.node.join(ctid.to_string())), &self.host);
-        rows.inspect_err(|e| tracing::warn!("Warning: the beancounters of CT {ctid}: {}", chain(e))).ok()?
+        let told = |e: &Failed| tracing::warn!("Warning: the beancounters of CT {ctid}: {}", e.one_line());
+        self.rows_of(ctid).inspect_err(told).ok()?
     }
 }
 
@@ -240,19 +260,15 @@ impl Register for All {
 /// # Errors
 /// It can't begin. What it left is found by whoever sees to it that there is one.
 pub(crate) fn serve(desk: Desk) -> Result<(), Failed> {
-    let Desk { node, cgroup, log_file, device, lock } = desk;
+    let Desk { node, log_file, device, lock } = desk;
     log::to_file_only(log_file.as_deref(), None);
     let take = |number: RawFd| sys::inherited(number).call(|| format!("fcntl({number}, F_SETFD)"));
     let (connection, lock) = (Connection::over(take(device)?), File::from(take(lock)?));
     monitor::leave_caller()?;
     monitor::detach()?;
     monitor::title(&format!("{NAME}: {}", node.display()));
-    let host = cgroup::Host::detect(Path::new("/")).map_err(|e| Failed::new("find the cgroups", chain(&e)))?;
-    if let Err(e) = enter(&host, &cgroup) {
-        tracing::warn!("Warning: {NAME} stays in the cgroup of who started it: {}", e.one_line());
-    }
     let mut server = connection.serve(ROOT, FRESH)?;
-    let mut table = Table::new(All { node: node.clone(), host });
+    let mut table = Table::new(All { node: node.clone(), host: None });
     let patience = Timespec::try_from(LOOK).unwrap_or_default();
     loop {
         let mut fds = [PollFd::new(&server, PollFlags::IN)];
@@ -270,12 +286,6 @@ pub(crate) fn serve(desk: Desk) -> Result<(), Failed> {
             Err(e) => return Err(e).call(|| "poll()"),
         }
     }
-}
-
-/// The cgroup of the monitors: the session or the service of whoever started the first container ends before the last one does.
-fn enter(host: &cgroup::Host, name: &str) -> Result<(), Failed> {
-    let monitors = host.monitors(name).map_err(|e| Failed::new("find the cgroup of the monitors", chain(&e)))?;
-    monitors.enter_late()
 }
 
 #[cfg(test)]

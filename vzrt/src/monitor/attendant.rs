@@ -4,9 +4,9 @@
 //! descriptors, so whichever is killed, the other still has what the kernel would not give a second time, and makes itself a new partner.
 
 use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
-use std::process::Child;
 use std::time::Duration;
 
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
@@ -109,7 +109,7 @@ struct Attendant<'a> {
     visits: Vec<Option<Visit>>,
     no_room: bool,
     /// Who serves the host's beancounters, if it was started here.
-    desk: Option<Child>,
+    desk: Option<sys::Cloned>,
 }
 
 impl Attendant<'_> {
@@ -185,16 +185,20 @@ impl Attendant<'_> {
 
     /// Whoever served the host's beancounters may have been killed. A host without FUSE has none.
     fn see_to_counters(&mut self) {
-        // Buried if it is dead.
-        self.desk = self.desk.take().and_then(|mut desk| matches!(desk.try_wait(), Ok(None)).then_some(desk));
-        let (charge, run) = (&self.kit.charge, self.kit.run());
+        if let Some(desk) = &self.desk
+            && !matches!(waitpid(desk.pid, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive))
+        {
+            self.desk = None;
+        }
         if self.kit.connection.is_none() {
             return;
         }
-        match counters::open(run.node(), &charge.cgroup, charge.log_file.as_deref()) {
+        // In the cgroup of the monitors, for this one is.
+        let birth = || sys::clone3(&sys::Clone::default()).call(|| "clone3(vz-counters)");
+        match counters::open(self.kit.run().node(), self.kit.charge.log_file.as_deref(), birth) {
             Ok(None) => {}
             Ok(started) => {
-                tracing::info!("nobody served the beancounters of this host; somebody does again");
+                tracing::info!("Nobody served the beancounters of this host; somebody does again");
                 self.desk = started;
             }
             Err(e) => tracing::debug!("beancounters: {}", e.one_line()),

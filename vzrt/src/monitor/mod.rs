@@ -45,9 +45,9 @@ pub(crate) use self::program::{NAME as PROGRAM, Work, beside_us, program};
 
 /// Sees to it that the host's files of beancounters are there. Last, for the first container of a node: it takes a process of its own, and init
 /// does not wait for it.
-fn show_counters(plan: &Plan) {
+fn show_counters(plan: &Plan, host: &cgroup::Host) {
     let run = RunDir::new(&plan.vz.run_dir);
-    if let Err(e) = counters::open(run.node(), &plan.vz.cgroup, plan.vz.log_file.as_deref()) {
+    if let Err(e) = counters::open(run.node(), plan.vz.log_file.as_deref(), || clone(&plan.vz.cgroup, host)) {
         tracing::warn!("Warning: no beancounters in {}/proc: {}", run.node().display(), e.one_line());
     }
 }
@@ -58,7 +58,7 @@ fn show_counters(plan: &Plan) {
 /// What the launch met. What it had made is left to `teardown`.
 pub(crate) fn start(plan: &Plan, host: &cgroup::Host, probe: Probe, interrupt: &Interrupt) -> Result<(), VerbError> {
     let (ours, theirs) = Channel::pair()?;
-    let Some(monitor) = clone(plan, host)? else {
+    let Some(monitor) = clone(&plan.vz.cgroup, host)? else {
         drop(ours);
         run(plan, host, probe, &theirs);
     };
@@ -79,7 +79,7 @@ pub(crate) fn start(plan: &Plan, host: &cgroup::Host, probe: Probe, interrupt: &
     }
     match ours.receive()? {
         Some((Message::Done, _)) => {
-            show_counters(plan);
+            show_counters(plan, host);
             Ok(())
         }
         Some((Message::Failed(trouble), _)) => Err(VerbError::Start(trouble)),
@@ -89,9 +89,8 @@ pub(crate) fn start(plan: &Plan, host: &cgroup::Host, probe: Probe, interrupt: &
 
 /// The monitor's process, in the cgroup of all monitors: what a container makes its monitor do is bounded with what the others' do, and it is
 /// not in the session or service of whoever runs the command, to be killed with that.
-fn clone(plan: &Plan, host: &cgroup::Host) -> Result<Option<sys::Cloned>, Failed> {
-    let entry =
-        host.monitors(&plan.vz.cgroup).inspect_err(|e| tracing::warn!("Warning: the monitor: {}", chain(e))).ok();
+fn clone(cgroup: &str, host: &cgroup::Host) -> Result<Option<sys::Cloned>, Failed> {
+    let entry = host.monitors(cgroup).inspect_err(|e| tracing::warn!("Warning: the monitor: {}", chain(e))).ok();
     let request = sys::Clone { cgroup: entry.as_ref().map(cgroup::Entry::cgroup2), ..sys::Clone::default() };
     let child = sys::clone3(&request).call(|| "clone3(monitor)")?;
     if let (None, Some(entry)) = (&child, entry)
@@ -176,7 +175,7 @@ fn begin(plan: &Plan, host: &cgroup::Host, probe: Probe, run: &RunDir) -> Result
 /// not how; the console is gone with the first. Gives the new files for its `/proc`, to be put in place of the dead ones.
 pub(crate) fn adopt(plan: &Plan, host: &cgroup::Host, running: &Running) -> Result<Option<OwnedFd>, Failed> {
     let (ours, theirs) = Channel::<Message>::pair()?;
-    let Some(_child) = clone(plan, host)? else {
+    let Some(_child) = clone(&plan.vz.cgroup, host)? else {
         drop(ours);
         sys::exit_now(ended(take_up(plan, running, theirs)));
     };
