@@ -9,6 +9,9 @@ my %take = (
     unix  => sub { my $h; socket($h, PF_UNIX, SOCK_STREAM, 0) ? $h : undef },
     pairs => sub { my ($h, $i); socketpair($h, $i, PF_UNIX, SOCK_STREAM, 0) ? [$h, $i] : undef },
     ptys  => sub { my $h; open($h, '+<', '/dev/ptmx') ? $h : undef },
+    memory => sub { my $at = syscall(9, 0, 1 << 20, 3, 0x22, -1, 0); $at == -1 ? undef : $at },
+    unmap => sub { my $at = pop @kept; syscall(11, $at, 1 << 20) == -1 ? undef : 0 },
+    fork  => sub { my $pid = fork; return undef unless defined $pid; unless ($pid) { sleep 1000; exit } $pid },
 );
 print "ready\n";
 while (my $line = <STDIN>) {
@@ -18,7 +21,7 @@ while (my $line = <STDIN>) {
     while ($got < $count) {
         my $thing = $take{$what}->();
         unless (defined $thing) { $error = $! + 0; last }
-        push @kept, $thing;
+        push @kept, $thing if $thing;
         $got++;
     }
     print "$got $error\n";
