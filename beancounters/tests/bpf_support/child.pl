@@ -11,6 +11,7 @@ my %take = (
     ptys  => sub { my $h; open($h, '+<', '/dev/ptmx') ? $h : undef },
     memory => sub { my $at = syscall(9, 0, 1 << 20, 3, 0x22, -1, 0); $at == -1 ? undef : $at },
     unmap => sub { my $at = pop @kept; syscall(11, $at, 1 << 20) == -1 ? undef : 0 },
+    churn => sub { my $h; open($h, '<', '/dev/null') && close $h && socket($h, PF_INET, SOCK_STREAM, 0) && close $h ? 0 : undef },
     fork  => sub { my $pid = fork; return undef unless defined $pid; unless ($pid) { sleep 1000; exit } $pid },
 );
 print "ready\n";
