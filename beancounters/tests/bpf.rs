@@ -79,6 +79,27 @@ fn what_is_taken_is_held_up_to_the_barrier_and_refused_beyond_it() {
     }
 }
 
+#[test]
+fn a_connection_that_may_not_be_accepted_waits_for_room() {
+    let host = host();
+    if !enforced(&host, Numtcpsock) {
+        return;
+    }
+    let mut container = Container::new(&host, "accepts");
+    let mut taker = container.taker();
+    assert_eq!(taker.take("listen", 1), (1, 0));
+    assert_eq!(taker.take("connect", 2), (2, 0));
+    assert_eq!(container.row(Numtcpsock).held, 3, "what nobody has accepted is nobody's socket");
+    container.bound(Numtcpsock, 4);
+    assert_eq!(taker.take("accept", 2), (1, libc::ENOBUFS));
+    let row = container.row(Numtcpsock);
+    assert_eq!((row.held, row.maxheld, row.failcnt), (4, 4, 1));
+    container.bound(Numtcpsock, 5);
+    assert_eq!(taker.take("accept", 1), (1, 0), "it was still in the queue");
+    container.kill();
+    assert!(wait_until(Duration::from_secs(10), || container.row(Numtcpsock).held == 0));
+}
+
 /// One mapping of the child's, 1 MiB.
 const MAPPING: u64 = 256;
 

@@ -31,10 +31,12 @@ fn another_builds_programs_take_over_without_a_count_lost_or_doubled() {
     let other = bpf::directory().join("0123456789abcdef");
     fs::rename(bpf::directory().join(bpf::BUILD), &other).unwrap();
     assert!(bpf::Host::open().unwrap().is_none());
-    let churn = thread::spawn(move || churner.take("churn", 20_000));
+    let churn = thread::spawn(move || (churner.take("churn", 20_000), churner));
     let after = host();
     assert!(!other.exists(), "the other build's programs are gone");
-    assert_eq!(churn.join().unwrap(), (20_000, 0));
+    // It lives on: with it its own files would go.
+    let (churned, _churner) = churn.join().unwrap();
+    assert_eq!(churned, (20_000, 0));
 
     let rows = after.read(container.id).unwrap();
     let row = |resource| rows.iter().find(|(r, _)| *r == resource).unwrap().1;
