@@ -80,6 +80,10 @@ struct socket_alloc {
 	struct inode vfs_inode;
 };
 
+struct pt_regs {
+	unsigned long orig_ax;
+};
+
 #pragma clang attribute pop
 
 

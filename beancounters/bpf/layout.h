@@ -10,6 +10,7 @@
 /* The numbers of `Resource::LIVE`. */
 enum resource {
 	PRIVVMPAGES = 2,
+	VMGUARPAGES = 6,
 	NUMTCPSOCK = 8,
 	NUMPTY = 10,
 	NUMOTHERSOCK = 16,

@@ -10,6 +10,9 @@
 //! | numfile | each open file | ENFILE | when the last descriptor of it goes |
 //! | numpty | each open of a `ptmx` | ENOSPC | when that file goes |
 //! | numtcpsock, numothersock | `socket`, `socketpair`, `accept` (from the call on, so a waiting accept holds one) | ENOBUFS | when the socket goes |
+//! | privvmpages | `mmap`, `brk`, `mremap`, `fork`; the growth of a stack, `exec` and `mprotect` at the limit only | ENOMEM | when it is unmapped |
+//!
+//! privvmpages is of processes: one that was moved into the cgroup counts from its next such call on. `vmguarpages` is what is not refused.
 //!
 //! Only what a container gets while it is attached is charged to it, and what outlives that is nobody's.
 
@@ -130,7 +133,7 @@ impl Host {
     }
 
     /// Starts to count a cgroup2 directory and all below it, from zero. Returns its id, by which it is known from here on. What `bounds` does
-    /// not name is unlimited.
+    /// not name is unlimited, and nothing is promised.
     ///
     /// # Errors
     /// It is no such directory, it is counted already, or there is no room.
@@ -148,7 +151,7 @@ impl Host {
         self.look_at(level)?;
         slot.clear();
         for resource in Resource::LIVE {
-            slot.bound(bounds.get(resource).unwrap_or_else(|| Bound::unlimited(resource)));
+            slot.bound(bounds.get(resource).unwrap_or_else(|| Bound::kernel_default(resource, 0)));
         }
         slot.level.store(level, Relaxed);
         slot.cgroup.store(id, Release);

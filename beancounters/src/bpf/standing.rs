@@ -20,6 +20,21 @@ pub struct Counting {
 /// All that the programs count, in the order of the tables.
 pub const RESOURCES: &[Counting] = &[
     Counting {
+        resource: Resource::Privvmpages,
+        counted_by: &[
+            "vz_memory_ask",
+            "vz_memory_exit",
+            "vz_memory_fork",
+            "vz_memory_exec",
+            "vz_memory_mmap",
+            "vz_memory_munmap",
+            "vz_memory_mremap",
+            "vz_memory_mprotect",
+            "vz_memory_brk",
+        ],
+        refused_by: &[],
+    },
+    Counting {
         resource: Resource::Numtcpsock,
         counted_by: &["vz_socket_create", "vz_socket_accept", "vz_socket_free"],
         refused_by: &[],
@@ -99,9 +114,16 @@ mod tests {
 
     #[test]
     fn every_program_that_is_asked_for_is_in_the_sources_and_its_name_fits() {
-        let sources = [include_str!("../../bpf/file.bpf.c"), include_str!("../../bpf/socket.bpf.c")].concat();
+        let sources = [
+            include_str!("../../bpf/file.bpf.c"),
+            include_str!("../../bpf/socket.bpf.c"),
+            include_str!("../../bpf/memory.bpf.c"),
+        ]
+        .concat();
         for program in RESOURCES.iter().flat_map(|counting| counting.counted_by.iter().chain(counting.refused_by)) {
-            assert!(sources.contains(&format!("BPF_PROG({program},")), "{program}");
+            let call = program.strip_prefix("vz_memory_").unwrap_or(program);
+            let written = [format!("BPF_PROG({program},"), format!("AFTER({call})")];
+            assert!(written.iter().any(|form| sources.contains(form)), "{program}");
             assert!(program.len() < NAME_BYTES, "{program}");
         }
     }

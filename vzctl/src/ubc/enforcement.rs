@@ -51,6 +51,7 @@ pub(super) fn rows(sources: &Sources, kernel: impl Fn(Resource) -> Option<bpf::S
 /// What a program inside is told at the barrier.
 fn refusal(resource: Resource) -> &'static str {
     match resource {
+        Resource::Privvmpages => "mmap, brk and fork fail with ENOMEM at the barrier",
         Resource::Numfile => "open and its like fail with ENFILE at the barrier",
         Resource::Numpty => "opening a terminal fails with ENOSPC at the barrier",
         Resource::Numtcpsock | Resource::Numothersock => "socket and accept fail with ENOBUFS at the barrier",

@@ -21,6 +21,10 @@ fn at(what: &str, path: &Path, source: impl Into<io::Error>) -> io::Error {
 /// Mounts bpffs where systemd would, if nobody has.
 pub(crate) fn mount() -> io::Result<()> {
     let path = Path::new(BPFFS);
+    // Two that begin at once must not mount one over the other: the directory above is there before either.
+    let above = path.parent().unwrap_or(path);
+    let lock = File::open(above).map_err(|error| at("open", above, error))?;
+    flock(&lock, FlockOperation::LockExclusive).map_err(|error| at("lock", above, error))?;
     let there = statfs(path).map_err(|error| at("statfs", path, error))?;
     if there.f_type as u64 == BPF_FS_MAGIC {
         return Ok(());
