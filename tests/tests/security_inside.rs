@@ -99,7 +99,9 @@ fn a_container_does_not_live_with_the_priority_and_limits_of_whoever_started_it(
     command.args(["-c", &script]);
     let said = Outcome::of(command, PATIENCE).ok().stdout;
     let lines: Vec<&str> = said.lines().collect();
-    assert_eq!(lines[..2], ["0", "0"], "{said}");
+    // Nothing of the caller's 300; below 0 is what the container was promised, where the host's root may give that.
+    let adjusted: Vec<i32> = lines[..2].iter().map(|line| line.parse().expect("a number")).collect();
+    assert!(adjusted[0] <= 0 && adjusted[0] == adjusted[1], "{said}");
     assert_eq!(said.matches("8388608").count(), 2, "{said}");
 }
 

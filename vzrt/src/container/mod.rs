@@ -46,12 +46,15 @@ pub(crate) fn become_root() -> Result<(), Failed> {
 /// spare, or by a backup job with `nice` and `ulimit`, is not to live like it. To be called while still the host's root, for it takes that
 /// to raise a limit or a priority; what this host's root may not raise stays.
 pub(crate) fn forget_caller(spec: &Spec) -> Result<(), Failed> {
-    let oom_score_adj = spec.process().as_ref().and_then(|process| process.oom_score_adj()).unwrap_or(0).to_string();
-    match std::fs::write("/proc/self/oom_score_adj", &oom_score_adj) {
-        Err(e) if e.kind() != std::io::ErrorKind::PermissionDenied => {
-            return Err(e).call(|| format!("write(/proc/self/oom_score_adj, {oom_score_adj})"));
+    let promised = spec.process().as_ref().and_then(|process| process.oom_score_adj()).unwrap_or(0);
+    // What is promised last: a root without CAP_SYS_RESOURCE may not make a process safer than it was, but it may let go of the caller's.
+    for adjustment in [0, promised] {
+        match std::fs::write("/proc/self/oom_score_adj", adjustment.to_string()) {
+            Err(e) if e.kind() != std::io::ErrorKind::PermissionDenied => {
+                return Err(e).call(|| format!("write(/proc/self/oom_score_adj, {adjustment})"));
+            }
+            _ => {}
         }
-        _ => {}
     }
     match rustix::process::setpriority_process(None, 0) {
         Err(e) if e != rustix::io::Errno::ACCESS && e != rustix::io::Errno::PERM => {

@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 use beancounters::Counters;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FlockOperation, flock};
-use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::io::{Errno, FdFlags, fcntl_setfd, read, retry_on_intr};
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
@@ -93,14 +94,23 @@ pub(crate) fn open(
         let mut command = monitor::program(&format!("{NAME}: {}", node.display()), &Work::Counters(desk))?;
         // Who waits for the end of our output does not wait for the end of the last container.
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        for fd in [connection.as_fd(), lock.as_fd()] {
-            fcntl_setfd(fd, FdFlags::empty()).call(|| "fcntl(F_SETFD)")?;
-        }
+        let (told, done) = pipe_with(PipeFlags::CLOEXEC).call(|| "pipe()")?;
         if let Some(child) = birth()? {
+            drop(done);
+            // Nothing of the caller's (a lock, a pipe) stays open in there when the command ends.
+            retry_on_intr(|| read(&told, &mut [0u8])).call(|| "read(pipe)")?;
             return Ok::<_, Failed>(child);
         }
-        let error = command.exec();
-        tracing::error!("beancounters: execve({}): {error}", command.get_program().to_string_lossy());
+        let become_it = || {
+            sys::close_inherited().call(|| "readdir(/proc/self/fd)")?;
+            for fd in [connection.as_fd(), lock.as_fd()] {
+                fcntl_setfd(fd, FdFlags::empty()).call(|| "fcntl(F_SETFD)")?;
+            }
+            drop(done);
+            Err::<std::convert::Infallible, _>(command.exec()).call(|| "execve(vzrt)")
+        };
+        let Err(error) = become_it();
+        tracing::error!("beancounters: {}", error.one_line());
         sys::exit_now(1);
     };
     let child = go().or_else(|e| take_away(node).and(Err(e)))?;
