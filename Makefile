@@ -20,7 +20,7 @@ export VZ_BIN := $(CURDIR)/$(VZCTL)
 
 # The one list of Debian packages: what building, running and testing on this host need. program:package, or file:package
 NEEDS := cc:gcc make:make mmdebstrap:mmdebstrap mkfs.ext4:e2fsprogs nft:nftables ip:iproute2 busybox:busybox-static \
-         clang:clang /usr/include/libelf.h:libelf-dev zstd:zstd xz:xz-utils setpriv:util-linux strip:binutils ps:procps ping:iputils-ping ssh:openssh-client
+         clang:clang /usr/include/libelf.h:libelf-dev pkg-config:pkg-config zstd:zstd xz:xz-utils setpriv:util-linux strip:binutils ps:procps ping:iputils-ping ssh:openssh-client
 # `make bench` compares with these where they are installed; it says so where they are not.
 PEERS := lxc runc
 
