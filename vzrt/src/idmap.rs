@@ -27,10 +27,17 @@ pub fn write_maps(pid: i32, ids: IdRange) -> Result<(), Failed> {
 /// # Errors
 /// The failed call.
 pub fn mapping(ids: IdRange) -> Result<OwnedFd, Failed> {
+    let parent = nix::unistd::getpid();
     let Some(child) = sys::clone3(&sys::Clone { namespaces: libc::CLONE_NEWUSER as u64, ..sys::Clone::default() })
         .call(|| "clone3(CLONE_NEWUSER)")?
     else {
-        // The namespace lives as long as someone does in it or a handle on it is open; this process waits to be killed.
+        // The namespace lives as long as someone does in it or a handle on it is open; this process waits to be killed. With the command that
+        // was killed before it could do so it goes too, and it keeps nothing of it: a lock it had would be held for ever.
+        sys::close_all();
+        let dies_with_it = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+        if dies_with_it.is_err() || nix::unistd::getppid() != parent {
+            sys::exit_now(1);
+        }
         loop {
             nix::unistd::pause();
         }
