@@ -42,8 +42,8 @@ fn a_host_says_how_each_resource_stands_and_why() {
 fn what_is_taken_is_held_up_to_the_barrier_and_refused_beyond_it() {
     let host = host();
     for (place, (resource, what, each, errno)) in TAKES.into_iter().enumerate() {
-        if !enforced(&host, resource) {
-            continue;
+        if !enforced("what_is_taken_is_held_up_to_the_barrier_and_refused_beyond_it", &host, resource) {
+            return;
         }
         let (mut container, mut neighbour) =
             (Container::new(&host, &format!("at-{place}")), Container::new(&host, &format!("beside-{place}")));
@@ -82,7 +82,7 @@ fn what_is_taken_is_held_up_to_the_barrier_and_refused_beyond_it() {
 #[test]
 fn a_connection_that_may_not_be_accepted_waits_for_room() {
     let host = host();
-    if !enforced(&host, Numtcpsock) {
+    if !enforced("a_connection_that_may_not_be_accepted_waits_for_room", &host, Numtcpsock) {
         return;
     }
     let mut container = Container::new(&host, "accepts");
@@ -106,7 +106,7 @@ const MAPPING: u64 = 256;
 #[test]
 fn address_space_is_held_up_to_the_barrier_and_forks_count_too() {
     let host = host();
-    if !enforced(&host, Privvmpages) {
+    if !enforced("address_space_is_held_up_to_the_barrier_and_forks_count_too", &host, Privvmpages) {
         return;
     }
     let (mut container, mut neighbour) = (Container::new(&host, "space"), Container::new(&host, "space-beside"));
@@ -141,7 +141,7 @@ fn address_space_is_held_up_to_the_barrier_and_forks_count_too() {
 #[test]
 fn a_refusal_is_told_with_who_when_and_what() {
     let host = host();
-    if !enforced(&host, Numfile) {
+    if !enforced("a_refusal_is_told_with_who_when_and_what", &host, Numfile) {
         return;
     }
     let mut container = Container::new(&host, "told");

@@ -14,7 +14,9 @@ use bpf_support::{Container, enforced, host};
 #[test]
 fn another_builds_programs_take_over_without_a_count_lost_or_doubled() {
     let before = host();
-    if !enforced(&before, Numfile) || !enforced(&before, Numtcpsock) {
+    if !enforced("another_builds_programs_take_over_without_a_count_lost_or_doubled", &before, Numfile)
+        || !enforced("another_builds_programs_take_over_without_a_count_lost_or_doubled", &before, Numtcpsock)
+    {
         return;
     }
     let mut container = Container::new(&before, "takeover");

@@ -19,15 +19,15 @@ pub(crate) fn host() -> Host {
     Host::ensure(Path::new(env!("CARGO_BIN_EXE_vzubc-load"))).expect("the loader runs on every host")
 }
 
-/// Whether a resource is enforced here; if not, the test says why and ends.
-pub(crate) fn enforced(host: &Host, resource: Resource) -> bool {
+/// Whether a resource is enforced here; if not, the test is skipped and says why.
+pub(crate) fn enforced(test: &str, host: &Host, resource: Resource) -> bool {
     match host.standing(resource).expect("the report is readable") {
         Standing::Enforced => true,
         other => {
             // What it says has to be of use: the program, and the reason.
             let text = other.to_string();
             assert!(text.contains("vz_") && text.len() > 20, "{resource} is {text}");
-            eprintln!("{resource} is {text}");
+            tests::skips::skip(test, &format!("{resource} is {text}"));
             false
         }
     }

@@ -12,7 +12,7 @@ use vzrt::net::{HostNet, NeighbourDevs, NetPlan};
 use vzrt::plan::{Extras, GuestPlan, Hooks, IdRange};
 use vzrt::{Ctid, Plan};
 
-pub use resources::{bounds, host_memory_bytes, only_rates, oom_score_adj, resources, without_rates};
+pub use resources::{bounds, only_rates, oom_score_adj, resources, without_rates};
 pub use root::{image_file, is_bounded_by_image, project_id, root, wants_quota};
 
 pub use spec::rlimits;

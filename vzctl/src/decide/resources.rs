@@ -90,13 +90,6 @@ pub fn oom_score_adj(settings: &Settings, host_memory_bytes: u64) -> Result<i32,
     Ok(-i32::try_from(thousandths).unwrap_or(i32::MAX).min(999))
 }
 
-/// All memory of this host.
-#[must_use]
-pub fn host_memory_bytes() -> u64 {
-    let host = rustix::system::sysinfo();
-    host.totalram.saturating_mul(u64::from(host.mem_unit).max(1))
-}
-
 fn cpu(settings: &Settings) -> Result<LinuxCpu, Failure> {
     let units = settings.cpuunits.or(settings.cpuweight).unwrap_or(DEFAULT_CPUUNITS);
     let percent = u32::try_from(settings.cpulimit_percent.unwrap_or(0)).unwrap_or(u32::MAX);

@@ -9,7 +9,7 @@ use oci_spec::runtime::{
 use vzrt::plan::IdRange;
 use vzrt::policy;
 
-use super::resources::{bounds, host_memory_bytes, oom_score_adj, resources};
+use super::resources::{bounds, oom_score_adj, resources};
 use crate::config::Node;
 use crate::subject::Subject;
 use crate::{Exit, Failure};
@@ -55,7 +55,7 @@ pub(super) fn spec(node: &Node, container: &Subject, ids: IdRange) -> Result<Spe
                 .map_err(bad)?,
         )
         .rlimits(rlimits(settings)?)
-        .oom_score_adj(oom_score_adj(settings, host_memory_bytes())?)
+        .oom_score_adj(oom_score_adj(settings, vzrt::counters::host_ram_bytes())?)
         .no_new_privileges(false)
         .build()
         .map_err(bad)?;

@@ -106,7 +106,8 @@ fn row(reader: &mut Reader, resource: Resource, bound: Bound) -> Result<Counter,
 }
 
 /// The machine's memory, of which a new beancounter was guaranteed its part.
-fn host_ram_bytes() -> u64 {
+#[must_use]
+pub fn host_ram_bytes() -> u64 {
     let host = rustix::system::sysinfo();
     host.totalram * u64::from(host.mem_unit).max(1)
 }

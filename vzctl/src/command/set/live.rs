@@ -6,6 +6,7 @@ use oci_spec::runtime::{LinuxResources, PosixRlimit, PosixRlimitType};
 use quota::Limit;
 use quota::image::{self, Grown, Size};
 use serde_json::Value;
+use vzrt::cgroup::CtCgroup;
 use vzrt::guest::{self, Hostname};
 use vzrt::{Inside, Plan, Running, Trouble};
 
@@ -47,6 +48,10 @@ impl Live<'_> {
         self.context.run_dir().write_plan(&self.plan).map_err(|e| super::super::system(&e))
     }
 
+    fn cgroup(&self) -> CtCgroup {
+        decide::cgroup_of(&self.context.node, self.host, self.context.ctid)
+    }
+
     fn inside(&self) -> Inside<'_> {
         Inside::new(self.running, &self.plan, self.host)
     }
@@ -55,8 +60,7 @@ impl Live<'_> {
     fn limits(&mut self) -> Result<(), Failure> {
         let private = &self.after.ve_private;
         self.plan.vz.bounds = decide::bounds(&self.after.settings)?;
-        let cgroup = decide::cgroup_of(&self.context.node, self.host, self.context.ctid);
-        vzrt::counters::rebound(&cgroup, &self.plan.vz.bounds)
+        vzrt::counters::rebound(&self.cgroup(), &self.plan.vz.bounds)
             .map_err(|e| Failure::because(Exit::SetBeancounters, "Unable to set the bounds in the kernel", &e))?;
         self.oom_score()?;
         self.rlimits()?;
@@ -70,8 +74,8 @@ impl Live<'_> {
         {
             wanted = changed(now, &before, &wanted).map_err(|e| super::super::system(&e))?;
         }
-        let cgroup = decide::cgroup_of(&self.context.node, self.host, self.context.ctid);
-        let missing = cgroup
+        let missing = self
+            .cgroup()
             .apply(&wanted)
             .map_err(|e| Failure::because(Exit::SetBeancounters, "Unable to set the limits of the container", &e))?;
         for unsupported in missing {
@@ -89,17 +93,17 @@ impl Live<'_> {
 
     /// Who is spared when the host is out of memory; on a host whose root may not decide that, nobody is.
     fn oom_score(&mut self) -> Result<(), Failure> {
-        let wanted = decide::oom_score_adj(&self.after.settings, decide::host_memory_bytes())?;
-        let Some(process) = self.plan.spec.process_mut() else { return Ok(()) };
-        let now = process.oom_score_adj().unwrap_or(0);
+        let wanted = decide::oom_score_adj(&self.after.settings, vzrt::counters::host_ram_bytes())?;
+        let now = self.plan.spec.process().as_ref().and_then(|process| process.oom_score_adj()).unwrap_or(0);
         if wanted == now {
             return Ok(());
         }
-        let cgroup = decide::cgroup_of(&self.context.node, self.host, self.context.ctid);
-        if let Err(e) = cgroup.readjust_oom_score(now, wanted) {
+        if let Err(e) = self.cgroup().readjust_oom_score(now, wanted) {
             tracing::warn!("Warning: oomguarpages does not spare running processes: {}", chain(&e));
         }
-        process.set_oom_score_adj(Some(wanted));
+        if let Some(process) = self.plan.spec.process_mut() {
+            process.set_oom_score_adj(Some(wanted));
+        }
         Ok(())
     }
 
@@ -113,8 +117,7 @@ impl Live<'_> {
             |limits: &[PosixRlimit], kind| limits.iter().find(|limit| limit.typ() == kind).map(PosixRlimit::hard);
         let locked = hard(&wanted, PosixRlimitType::RlimitMemlock);
         if locked != hard(&before, PosixRlimitType::RlimitMemlock) {
-            let cgroup = decide::cgroup_of(&self.context.node, self.host, self.context.ctid);
-            if let Err(e) = cgroup.limit_locked_memory(locked.filter(|bytes| *bytes != u64::MAX)) {
+            if let Err(e) = self.cgroup().limit_locked_memory(locked.filter(|bytes| *bytes != u64::MAX)) {
                 tracing::warn!("Warning: lockedpages does not hold for what runs already: {}", chain(&e));
             }
         }
