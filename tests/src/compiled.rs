@@ -1,8 +1,9 @@
 //! The tools that tests put into containers: each is one C file, compiled once, static. The reference machine has no compiler; there
 //! they are found compiled.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use crate::machine::recipe::fingerprint_of;
 use crate::program;
@@ -25,20 +26,44 @@ impl Tool {
     /// # Errors
     /// There is no C compiler, or no static C library (the compiler has said so on stderr).
     pub fn compiled(self) -> Result<PathBuf, Box<dyn std::error::Error>> {
+        self.compiled_in(&crate::target_dir().join("tools"))
+    }
+
+    fn compiled_in(self, directory: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
+        // One at a time within this program: its tests are threads, and share the new file's name below.
+        static COMPILING: Mutex<()> = Mutex::new(());
+        let _compiling = COMPILING.lock().unwrap_or_else(PoisonError::into_inner);
         let Self(name, source) = self;
         let source = crate::checkout().join(source);
-        let directory = crate::target_dir().join("tools");
         let tool = directory.join(format!("{name}-{}", fingerprint_of(&[&fs_err::read_to_string(&source)?])));
         if tool.exists() {
             return Ok(tool);
         }
-        fs_err::create_dir_all(&directory)?;
-        // Several test programs may find it missing at once: each compiles its own, and the last one's stays.
+        fs_err::create_dir_all(directory)?;
+        // Several programs may find it missing at once: each compiles its own, and the last one's stays.
         let own = directory.join(format!("{name}-{}.new", std::process::id()));
         let mut cc = Command::new("cc");
         cc.args(["-static", "-O1", "-w", "-o"]).arg(&own).arg(&source).args(["-lutil", "-lrt"]);
         program::run(cc)?;
         fs_err::rename(&own, &tool)?;
         Ok(tool)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TAKE;
+
+    #[test]
+    fn tests_of_one_program_that_find_it_missing_at_once_all_get_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let tools = std::thread::scope(|scope| {
+            let compiling: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| TAKE.compiled_in(directory.path()).map_err(|why| why.to_string())))
+                .collect();
+            compiling.into_iter().map(|one| one.join().expect("no panic")).collect::<Result<Vec<_>, _>>()
+        });
+        let tools = tools.expect("each has it");
+        assert!(tools[0].exists() && tools.iter().all(|tool| *tool == tools[0]), "{tools:?}");
     }
 }
