@@ -45,12 +45,26 @@ struct {
 
 enum manner { HARD, SOFT, FORCE };
 
+static __always_inline struct task_struct *current(void)
+{
+	return (void *)bpf_get_current_task_btf();
+}
+
+/* Everything in a container is in a user namespace. What is not is the host's own, and is let through at no more than the price of this. */
+static __always_inline int of_the_host(const struct cred *cred)
+{
+	return cred->user_ns->level == 0;
+}
+
 /* The container of the running task: of its ancestors' ids only those at depths where containers lie are looked up. */
 static __always_inline struct slot *current_slot(__u32 *number)
 {
 	__u32 zero = 0;
-	struct host *h = bpf_map_lookup_elem(&host, &zero);
+	struct host *h;
 
+	if (of_the_host(current()->cred))
+		return 0;
+	h = bpf_map_lookup_elem(&host, &zero);
 	if (!h)
 		return 0;
 #pragma unroll
@@ -166,17 +180,21 @@ static __always_inline int charge(const void *object, __u32 resource, enum manne
 	__u64 key = (__u64)object;
 	struct charge charge = { .resource = resource, .amount = 1 };
 	struct slot *slot = current_slot(&charge.slot);
+	long error;
 
-	if (!slot || bpf_map_lookup_elem(&charges, &key))
+	if (!slot)
 		return 1;
 	charge.generation = slot->generation;
-	if (!may_hold(slot, resource, 1, manner))
-		return 0;
-	if (bpf_map_update_elem(&charges, &key, &charge, BPF_NOEXIST)) {
-		release(&charge);
-		__sync_fetch_and_add(&slot->uncharged, 1);
+	error = bpf_map_update_elem(&charges, &key, &charge, BPF_NOEXIST);
+	if (error) {
+		if (error != -EEXIST)
+			__sync_fetch_and_add(&slot->uncharged, 1);
+		return 1;
 	}
-	return 1;
+	if (may_hold(slot, resource, 1, manner))
+		return 1;
+	bpf_map_delete_elem(&charges, &key);
+	return 0;
 }
 
 /* Gives back what was charged for `object`, whoever drops it. */

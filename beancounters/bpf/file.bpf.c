@@ -9,7 +9,7 @@
  */
 static __always_inline int of_the_kernel(void)
 {
-	struct task_struct *task = (void *)bpf_get_current_task_btf();
+	struct task_struct *task = current();
 
 	return task->cred != task->real_cred;
 }
@@ -17,7 +17,7 @@ static __always_inline int of_the_kernel(void)
 SEC("lsm/file_alloc_security")
 int BPF_PROG(vz_file_alloc, struct file *file)
 {
-	if (of_the_kernel())
+	if (of_the_host(file->f_cred) || of_the_kernel())
 		return 0;
 	return charge(file, NUMFILE, HARD) ? 0 : -ENFILE;
 }
@@ -25,7 +25,8 @@ int BPF_PROG(vz_file_alloc, struct file *file)
 SEC("lsm/file_free_security")
 int BPF_PROG(vz_file_free, struct file *file)
 {
-	uncharge(file);
+	if (!of_the_host(file->f_cred))
+		uncharge(file);
 	return 0;
 }
 

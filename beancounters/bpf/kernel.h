@@ -20,6 +20,7 @@ enum { BPF_ANY = 0, BPF_NOEXIST = 1 };
 enum { BPF_F_NO_PREALLOC = 1 << 0, BPF_F_MMAPABLE = 1 << 10 };
 
 #define ENOMEM 12
+#define EEXIST 17
 #define ENFILE 23
 #define ENOSPC 28
 #define ENOBUFS 105
@@ -37,15 +38,27 @@ enum { BPF_F_NO_PREALLOC = 1 << 0, BPF_F_MMAPABLE = 1 << 10 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-struct cred;
+struct user_namespace {
+	int level;
+};
+
+struct cred {
+	struct user_namespace *user_ns;
+};
+
+typedef struct {
+	__u32 val;
+} kuid_t;
 
 struct inode {
 	unsigned short i_mode;
+	kuid_t i_uid;
 	__u32 i_rdev;
 };
 
 struct file {
 	struct inode *f_inode;
+	const struct cred *f_cred;
 };
 
 struct mm_struct {

@@ -22,9 +22,12 @@ static __always_inline __u64 pages_of(const struct mm_struct *mm)
 static __always_inline struct charge *charge_of(struct mm_struct *mm)
 {
 	__u64 key = (__u64)mm;
-	struct charge *found = bpf_map_lookup_elem(&charges, &key), new = { .resource = PRIVVMPAGES };
+	struct charge *found, new = { .resource = PRIVVMPAGES };
 	struct slot *slot;
 
+	if (of_the_host(current()->cred))
+		return 0;
+	found = bpf_map_lookup_elem(&charges, &key);
 	if (found)
 		return found;
 	slot = current_slot(&new.slot);
@@ -78,7 +81,7 @@ static __always_inline void settle(struct mm_struct *mm)
  */
 static __always_inline enum manner manner_of_the_call(void)
 {
-	struct pt_regs *registers = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	struct pt_regs *registers = (void *)bpf_task_pt_regs(current());
 
 	switch (BPF_CORE_READ(registers, orig_ax)) {
 	case SYS_MMAP: case SYS_BRK: case SYS_MREMAP: case SYS_CLONE: case SYS_FORK: case SYS_VFORK: case SYS_CLONE3:
@@ -137,7 +140,7 @@ int BPF_PROG(vz_memory_exec, struct task_struct *task)
 	SEC("fexit/__x64_sys_" #call) \
 	int BPF_PROG(vz_memory_##call) \
 	{ \
-		settle(((struct task_struct *)bpf_get_current_task_btf())->mm); \
+		settle(current()->mm); \
 		return 0; \
 	}
 

@@ -4,9 +4,22 @@
  */
 #include "charge.h"
 
-static __always_inline const void *inode_of(const struct socket *socket)
+static __always_inline const struct inode *inode_of(const struct socket *socket)
 {
-	return (const char *)socket + bpf_core_field_offset(struct socket_alloc, vfs_inode);
+	return &((const struct socket_alloc *)socket)->vfs_inode;
+}
+
+/* Nobody in a container is the host's root. Asked when it is charged and when it goes: of most sockets of the host that is all. */
+static __always_inline int of_the_hosts_root(const struct inode *inode)
+{
+	return BPF_CORE_READ(inode, i_uid.val) == 0;
+}
+
+static __always_inline int charge_socket(const struct socket *socket, __u32 resource)
+{
+	const struct inode *inode = inode_of(socket);
+
+	return of_the_hosts_root(inode) || charge(inode, resource, HARD) ? 0 : -ENOBUFS;
 }
 
 static __always_inline __u32 resource_of(int family, int type, int protocol)
@@ -22,7 +35,7 @@ int BPF_PROG(vz_socket_create, struct socket *socket, int family, int type, int 
 {
 	if (kern)
 		return 0;
-	return charge(inode_of(socket), resource_of(family, type, protocol), HARD) ? 0 : -ENOBUFS;
+	return charge_socket(socket, resource_of(family, type, protocol));
 }
 
 /* Before the connection is taken from the queue: one that is refused stays there, for when there is room. */
@@ -33,14 +46,13 @@ int BPF_PROG(vz_socket_accept, struct socket *listener, struct socket *accepted)
 
 	if (!sk)
 		return 0;
-	return charge(inode_of(accepted), resource_of(sk->__sk_common.skc_family, listener->type, sk->sk_protocol), HARD)
-		? 0 : -ENOBUFS;
+	return charge_socket(accepted, resource_of(sk->__sk_common.skc_family, listener->type, sk->sk_protocol));
 }
 
 SEC("lsm/inode_free_security")
 int BPF_PROG(vz_socket_free, struct inode *inode)
 {
-	if ((inode->i_mode & S_IFMT) == S_IFSOCK)
+	if ((inode->i_mode & S_IFMT) == S_IFSOCK && !of_the_hosts_root(inode))
 		uncharge(inode);
 	return 0;
 }
