@@ -17,6 +17,7 @@
 //! | [`rules`] | whether the bounds of a configuration go together, and what mends it where they don't |
 //! | [`overcommit`], [`scale`], [`split`] | what `vzmemcheck` and `vzcalc`, `vzcfgscale`, `vzsplit` compute |
 //! | [`read`] | [`read::Reader`]: what can be counted of a container |
+//! | [`peaks`] | the highest marks of what no kernel keeps one for |
 //! | [`bpf`] | what the host's kernel counts and refuses itself: exact counters, refusals at the barrier, and who was refused |
 //!
 //! ```
@@ -46,6 +47,7 @@ pub mod counter;
 pub mod format;
 pub mod overcommit;
 pub mod parse;
+pub mod peaks;
 pub mod read;
 pub mod resource;
 pub mod rules;
@@ -53,6 +55,7 @@ pub mod scale;
 pub mod set;
 mod sockets;
 pub mod split;
+mod sys;
 mod tasks;
 mod terminals;
 pub mod vswap;

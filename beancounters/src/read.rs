@@ -17,7 +17,8 @@
 //! | numpty | the terminals in its `/dev/pts` | – | – |
 //! | numtcpsock, numothersock, tcpsndbuf, tcprcvbuf, othersockbuf, dgramrcvbuf | lists of its network namespace | – | – |
 //!
-//! Everything else, and every file a kernel does not have, is `None`: not known, and never a zero in its place. Notably:
+//! Everything else, and every file a kernel does not have, is `None`: not known, and never a zero in its place. Only a maxheld that nobody keeps
+//! is at least what was seen, if the container has a file of [`Peaks`]. Notably:
 //!
 //! * Without BPF numtcpsock and numothersock leave out every socket that is neither bound nor connected, and everything in a network namespace
 //!   that the container made itself.
@@ -37,6 +38,7 @@ use std::path::{Path, PathBuf};
 use crate::amount::{Amount, Unit};
 use crate::bpf;
 use crate::counter::Counter;
+use crate::peaks::Peaks;
 use crate::resource::Resource;
 use crate::sockets::{self, Sockets};
 use crate::tasks::{self, Sums};
@@ -67,6 +69,8 @@ pub struct Sources {
     pub processes: Option<PathBuf>,
     /// Its first process, as the host numbers it: whose network and terminals are the container's.
     pub init: Option<u32>,
+    /// The file of its [`Peaks`].
+    pub peaks: Option<PathBuf>,
 }
 
 /// A counter could not be read. One that does not exist is no error but `None`.
@@ -84,7 +88,7 @@ pub enum ReadError {
 pub struct Usage {
     /// What the container has now.
     pub held: Option<Amount>,
-    /// The most it had.
+    /// The most it had; at least, the most that anybody has seen (see [`Reader::is_sampled`]).
     pub maxheld: Option<Amount>,
     /// How often it was refused more.
     pub failcnt: Option<u64>,
@@ -100,13 +104,14 @@ pub struct Reader<'a> {
     sockets: Option<Sockets>,
     /// What the kernel's programs count of it, if it is attached to them.
     kernel: Option<Vec<(Resource, Counter)>>,
+    peaks: Option<Option<Peaks>>,
 }
 
 impl<'a> Reader<'a> {
     /// A reader that has read nothing yet.
     #[must_use]
     pub fn new(sources: &'a Sources) -> Self {
-        Self { sources, stat: None, processes: None, sums: None, sockets: None, kernel: None }
+        Self { sources, stat: None, processes: None, sums: None, sockets: None, kernel: None, peaks: None }
     }
 
     /// All three numbers of `resource`.
@@ -120,7 +125,31 @@ impl<'a> Reader<'a> {
         }
         // The peak last: it is then no less than what was held before.
         let held = self.held(resource)?;
-        Ok(Usage { held, maxheld: self.maxheld(resource)?, failcnt: self.failcnt(resource)? })
+        let maxheld = match self.peak(resource)? {
+            Some(peak) => Some(peak),
+            None => held.map(|held| self.mark(resource, held)).transpose()?.flatten(),
+        };
+        Ok(Usage { held, maxheld, failcnt: self.failcnt(resource)? })
+    }
+
+    /// Whether nobody watches the most that a container has of `resource`: maxheld is then the most that anybody has seen, and what came and went
+    /// between two looks is not in it.
+    ///
+    /// # Errors
+    /// Those of [`Reader::held`].
+    pub fn is_sampled(&mut self, resource: Resource) -> Result<bool, ReadError> {
+        Ok(self.kernel(resource).is_none() && self.peak(resource)?.is_none())
+    }
+
+    /// Raises the container's own mark, which is in a file.
+    fn mark(&mut self, resource: Resource, held: Amount) -> Result<Option<Amount>, ReadError> {
+        if self.peaks.is_none() {
+            let open =
+                |path: &PathBuf| Peaks::open(path).map_err(|source| ReadError::Read { path: path.clone(), source });
+            self.peaks = Some(self.sources.peaks.as_ref().map(open).transpose()?.flatten());
+        }
+        let peaks = self.peaks.as_ref().and_then(Option::as_ref);
+        Ok(peaks.map(|peaks| Amount::new(held.unit(), peaks.raise(resource, held.count()))))
     }
 
     /// What the container has of `resource` now.
@@ -163,11 +192,8 @@ impl<'a> Reader<'a> {
         Ok(count.map(|count| in_unit_of(resource, count)))
     }
 
-    /// The most it had at once since its cgroup was made.
-    ///
-    /// # Errors
-    /// Those of [`Reader::held`].
-    pub fn maxheld(&mut self, resource: Resource) -> Result<Option<Amount>, ReadError> {
+    /// The most it had at once since its cgroup was made, if the cgroup keeps that.
+    fn peak(&mut self, resource: Resource) -> Result<Option<Amount>, ReadError> {
         use CgroupVersion::{V1, V2};
         let count = match (resource, self.sources.version) {
             (Resource::Kmemsize, V1) => self.memory("memory.kmem.max_usage_in_bytes")?,
@@ -373,7 +399,7 @@ mod tests {
             fs::write(dir.path().join(name), text).expect("write a file of the cgroup");
         }
         let path = Some(dir.path().to_owned());
-        (dir, Sources { memory: path.clone(), pids: path, version, processes: None, init: None })
+        (dir, Sources { memory: path.clone(), pids: path, version, processes: None, init: None, peaks: None })
     }
 
     /// The three numbers as a row, with `-` for what is not known.
@@ -497,9 +523,15 @@ mod tests {
     #[test]
     fn what_has_no_source_is_not_known_rather_than_zero() {
         let (dir, empty) = cgroup(V2, &[("memory.stat", "anon 5\n"), ("pids.events", "max 9\n")]);
-        let nowhere = Sources { memory: None, pids: None, version: V1, processes: None, init: None };
-        let gone =
-            Sources { memory: Some(dir.path().join("gone")), pids: None, version: V2, processes: None, init: None };
+        let nowhere = Sources { memory: None, pids: None, version: V1, processes: None, init: None, peaks: None };
+        let gone = Sources {
+            memory: Some(dir.path().join("gone")),
+            pids: None,
+            version: V2,
+            processes: None,
+            init: None,
+            peaks: None,
+        };
         for sources in [empty, nowhere, gone] {
             let mut reader = Reader::new(&sources);
             for resource in Resource::ALL.into_iter().filter(|resource| *resource != Resource::Vmguarpages) {
@@ -551,7 +583,7 @@ mod tests {
         let usage = dir.join(if version == V1 { "memory.usage_in_bytes" } else { "memory.current" });
         // Not there for the root of v2, nor for a path of another cgroup namespace.
         if usage.exists() {
-            Ok(Sources { memory: Some(dir), pids: None, version, processes: None, init: None })
+            Ok(Sources { memory: Some(dir), pids: None, version, processes: None, init: None, peaks: None })
         } else {
             Err(format!("no {}", usage.display()))
         }

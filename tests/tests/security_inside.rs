@@ -21,7 +21,8 @@ fn no_process_inside_ever_sees_a_descriptor_a_variable_or_a_mount_of_the_host_wh
     for _ in 0..rounds("VZ_TEST_EXECS", 200, 20) {
         inside(&node, 101, "true").ok();
     }
-    inside(&node, 101, "touch /stop").ok();
+    // A directory: whoever makes a file has it open for a moment, and the tool would see that too.
+    inside(&node, 101, "mkdir /stop").ok();
     let mut seen = String::new();
     assert!(wait_until(Duration::from_secs(10), || {
         seen = inside(&node, 101, "cat /watch.out").stdout;

@@ -71,7 +71,7 @@ pub(crate) fn launch(
     // Read while we are the host's root: the child no longer is.
     let script = plan.vz.hooks.start.as_deref().map(hooks::Script::read).transpose()?.flatten();
     let cgroup = limits(plan, host)?;
-    counters::attach(plan, &cgroup);
+    counters::begin(plan, &cgroup);
     let entry = cgroup.entry().map_err(|e| Trouble::Limits(chain(&e)))?;
     // By descriptor and detached: the way to it by name is closed to everybody but the host's root.
     let root = rootfs::clone_mounted(&plan.vz.root.mountpoint)?;

@@ -65,8 +65,8 @@ pub struct State {
 }
 
 /// What is in the run directory, in the order in which it is removed.
-const FILES: [&str; 7] =
-    ["state.json", "plan.json", "load.json", "handover", "monitor.sock", "monitor", "journal.json"];
+const FILES: [&str; 8] =
+    ["state.json", "plan.json", "load.json", "peaks", "handover", "monitor.sock", "monitor", "journal.json"];
 
 /// The run directory of one container.
 #[derive(Debug, Clone)]
@@ -252,6 +252,12 @@ impl RunDir {
     /// It can't be read.
     pub fn load(&self) -> Result<Option<[f64; 3]>, Failed> {
         self.read("load.json")
+    }
+
+    /// The highest marks of its beancounters that no kernel keeps: [`beancounters::peaks`].
+    #[must_use]
+    pub fn peaks(&self) -> PathBuf {
+        self.0.join("peaks")
     }
 
     /// Removes the directory and all in it: nothing is left in the kernel that it could describe. The files go one by one and the journal

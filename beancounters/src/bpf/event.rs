@@ -9,6 +9,8 @@ use crate::Resource;
 /// One refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
+    /// Its place among those of its container that were told, from 1.
+    pub number: u64,
     /// When.
     pub at: SystemTime,
     /// Of what.
@@ -34,9 +36,9 @@ pub struct Refusal {
 /// The ring of a container, oldest first. One that is being written is left out.
 pub(super) fn read(slot: &layout::Slot) -> Vec<Refusal> {
     let booted = SystemTime::now().checked_sub(since_boot()).unwrap_or(SystemTime::UNIX_EPOCH);
-    let mut found: Vec<(u64, Refusal)> = slot.ring.iter().filter_map(|event| one(event, booted)).collect();
-    found.sort_by_key(|(sequence, _)| *sequence);
-    found.into_iter().map(|(_, refusal)| refusal).collect()
+    let mut found: Vec<Refusal> = slot.ring.iter().filter_map(|event| one(event, booted)).collect();
+    found.sort_by_key(|refusal| refusal.number);
+    found
 }
 
 fn since_boot() -> Duration {
@@ -44,10 +46,11 @@ fn since_boot() -> Duration {
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
 }
 
-fn one(event: &layout::Event, booted: SystemTime) -> Option<(u64, Refusal)> {
-    let sequence = event.sequence.load(Acquire);
+fn one(event: &layout::Event, booted: SystemTime) -> Option<Refusal> {
+    let number = event.sequence.load(Acquire);
     let comm: Vec<u8> = event.comm.iter().map(|byte| byte.load(Relaxed)).take_while(|&byte| byte != 0).collect();
     let refusal = Refusal {
+        number,
         at: booted + Duration::from_nanos(event.boottime_ns.load(Relaxed)),
         resource: *Resource::LIVE.get(event.resource.load(Relaxed) as usize)?,
         at_limit: event.at_limit.load(Relaxed) != 0,
@@ -59,7 +62,7 @@ fn one(event: &layout::Event, booted: SystemTime) -> Option<(u64, Refusal)> {
         tid: event.tid.load(Relaxed),
         command: String::from_utf8_lossy(&comm).into_owned(),
     };
-    (sequence != 0 && event.sequence.load(Acquire) == sequence).then_some((sequence, refusal))
+    (number != 0 && event.sequence.load(Acquire) == number).then_some(refusal)
 }
 
 #[cfg(test)]
@@ -85,8 +88,8 @@ mod tests {
 
     #[test]
     fn an_event_is_read_as_it_was_written() {
-        let (sequence, refusal) = one(&event(3, 9), SystemTime::UNIX_EPOCH).expect("it is whole");
-        assert_eq!((sequence, refusal.failcnt, refusal.pid, refusal.tid), (3, 9, 42, 43));
+        let refusal = one(&event(3, 9), SystemTime::UNIX_EPOCH).expect("it is whole");
+        assert_eq!((refusal.number, refusal.failcnt, refusal.pid, refusal.tid), (3, 9, 42, 43));
         assert_eq!((refusal.resource, refusal.command.as_str()), (Resource::Numfile, "httpd"));
         assert_eq!(refusal.at, SystemTime::UNIX_EPOCH + Duration::from_millis(1500));
         assert!(!refusal.at_limit);

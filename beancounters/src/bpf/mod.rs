@@ -35,8 +35,8 @@ pub use event::Refusal;
 pub use layout::{LAYOUT, NAME_BYTES, VERDICT_BYTES};
 pub use standing::{RESOURCES, Standing};
 
+use crate::sys::Shared;
 use crate::{Bound, Counter, Resource, Set};
-use sys::Shared;
 
 /// The programs this was built with, by their contents. Two builds with the same programs share them.
 pub const BUILD: &str = env!("VZ_BPF_BUILD");

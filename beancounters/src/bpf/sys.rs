@@ -1,4 +1,4 @@
-//! bpf(2) and mmap(2): finding pinned maps, and looking into them.
+//! bpf(2): finding pinned maps, and what is in those that are not mapped into memory.
 #![expect(
     unsafe_code,
     reason = "bpf(2) has no safe wrapper among the dependencies; everything unsafe of this module is here"
@@ -9,7 +9,6 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::ptr::NonNull;
 
 // linux/bpf.h
 const BPF_MAP_LOOKUP_ELEM: i32 = 1;
@@ -81,52 +80,5 @@ pub(super) fn remove(map: BorrowedFd<'_>, key: u64) -> io::Result<bool> {
         Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         Err(error) => Err(error),
-    }
-}
-
-/// An array map of `T`, mapped into memory: the programs and all who have it mapped see one and the same.
-pub(super) struct Shared<T> {
-    start: NonNull<T>,
-    count: usize,
-}
-
-// SAFETY: `T` is made of atomics only (see `layout`), and the mapping is nobody's in particular.
-unsafe impl<T: Sync> Send for Shared<T> {}
-// SAFETY: as above.
-unsafe impl<T: Sync> Sync for Shared<T> {}
-
-impl<T> Shared<T> {
-    /// Maps all `count` elements. The kernel refuses if the map is smaller than that.
-    pub(super) fn map(array: BorrowedFd<'_>, count: usize) -> io::Result<Self> {
-        let bytes = count * size_of::<T>();
-        // SAFETY: a new mapping at a place of the kernel's choice.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                array.as_raw_fd(),
-                0,
-            )
-        };
-        if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let start = NonNull::new(start.cast()).ok_or_else(io::Error::last_os_error)?;
-        Ok(Self { start, count })
-    }
-
-    /// One element.
-    pub(super) fn get(&self, number: usize) -> Option<&T> {
-        // SAFETY: within the mapping, which lives as long as `self`; any bytes are a valid `T`, and changes by others are to atomics.
-        (number < self.count).then(|| unsafe { self.start.add(number).as_ref() })
-    }
-}
-
-impl<T> Drop for Shared<T> {
-    fn drop(&mut self) {
-        // SAFETY: what `map` has mapped, and no reference into it outlives `self`.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.count * size_of::<T>()) };
     }
 }

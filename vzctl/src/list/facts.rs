@@ -256,12 +256,13 @@ fn facts(
         load: None,
     };
     if let Condition::Running(running) = condition {
+        let run = RunDir::new(node.run_dir(ctid));
         if wanted.load {
             // One that is in its first five seconds has none yet.
-            row.load = RunDir::new(node.run_dir(ctid)).load().ok().flatten();
+            row.load = run.load().ok().flatten();
         }
         if wanted.bounds {
-            match RunDir::new(node.run_dir(ctid)).bounds() {
+            match run.bounds() {
                 Ok(bounds) => row.bounds = bounds.map(|bounds| vzrt::counters::in_force(&bounds)),
                 Err(e) => complaints.push(format!("CT {ctid}: {e}")),
             }
@@ -269,7 +270,7 @@ fn facts(
         if wanted.uptime {
             row.uptime_s = host.uptime_of(running.state.init_start_ticks);
         }
-        match host.usage(&running.state, &wanted.resources) {
+        match host.usage(&run, &running.state, &wanted.resources) {
             Ok(usage) => row.usage = usage,
             Err(e) => complaints.push(format!("CT {ctid}: {e}")),
         }
@@ -287,6 +288,7 @@ struct Host {
 impl Host {
     fn usage(
         &mut self,
+        run: &RunDir,
         state: &vzrt::state::State,
         resources: &[Resource],
     ) -> Result<BTreeMap<Resource, Usage>, Box<dyn std::error::Error>> {
@@ -297,7 +299,7 @@ impl Host {
             Some(host) => host,
             None => vzrt::cgroup::Host::detect(Path::new("/"))?,
         };
-        let sources = vzrt::counters::sources(&host.container(&state.cgroup, state.ctid), state.init_pid);
+        let sources = vzrt::counters::sources(&host.container(&state.cgroup, state.ctid), state.init_pid, run);
         self.cgroups = Some(host);
         let mut reader = Reader::new(&sources);
         resources.iter().map(|r| Ok((*r, reader.usage(*r)?))).collect()

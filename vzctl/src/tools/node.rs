@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use beancounters::overcommit::{self, Held, KERNEL_MEMORY, Machine};
-use beancounters::read::Reader;
+use beancounters::read::{Reader, Sources};
 use beancounters::{Resource, rules, split};
 use clap::ArgMatches;
 use procfs::{Current, Meminfo};
@@ -100,7 +100,8 @@ pub(super) fn cgroups() -> Result<Host, Trouble> {
 
 /// What a running container holds, as far as it is counted.
 pub(super) fn held(host: &Host, state: &State) -> Result<Held, Trouble> {
-    let sources = vzrt::counters::sources(&host.container(&state.cgroup, state.ctid), state.init_pid);
+    let cgroup = host.container(&state.cgroup, state.ctid);
+    let sources = Sources { init: u32::try_from(state.init_pid).ok(), ..cgroup.sources() };
     let mut reader = Reader::new(&sources);
     let mut bytes = |resource| {
         let held = reader.held(resource).map_err(|e| Trouble::from_error(&e))?;

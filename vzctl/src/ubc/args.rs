@@ -32,6 +32,7 @@ pub(super) struct Args {
     pub(super) json: bool,
     pub(super) enforcement: bool,
     pub(super) events: bool,
+    pub(super) follow: bool,
     pub(super) relative: bool,
     pub(super) incremental: bool,
     pub(super) store: Option<PathBuf>,
@@ -69,6 +70,7 @@ pub fn command() -> Command {
             path("file", "FILE", "Read this table, or standard input (-), not the running containers").short('f'),
             flag("json", "As JSON").short('j'),
             flag("events", "The last refusals: when, who, and what would let them pass"),
+            flag("follow", "With --events: go on, and show each refusal as it happens").requires("events"),
             flag("enforcement", "What this host does about each resource: refuse, count, or neither, and by what"),
             path("config-dir", "DIR", "Where vz.conf is [default: /etc/vz, or VZ_CONFDIR]"),
         ])
@@ -123,6 +125,7 @@ impl Args {
             json: matches.get_flag("json"),
             enforcement: matches.get_flag("enforcement"),
             events: matches.get_flag("events"),
+            follow: matches.get_flag("follow"),
             relative: matches.get_flag("relative"),
             incremental: matches.get_flag("incremental"),
             store: path("store"),

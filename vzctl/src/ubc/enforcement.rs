@@ -28,11 +28,15 @@ pub(super) struct Row {
     how: String,
 }
 
-/// All rows, for a container that is counted by `sources`; `kernel` is what BPF programs do for it.
-pub(super) fn rows(sources: &Sources, kernel: impl Fn(Resource) -> Option<bpf::Standing>) -> Vec<Row> {
+/// All rows, for a container that is counted by `sources`; `kernel` is what BPF programs do for it, and how much they let pass uncounted.
+pub(super) fn rows(sources: &Sources, kernel: impl Fn(Resource) -> Option<bpf::Standing>, uncharged: u64) -> Vec<Row> {
+    let without_room = match uncharged {
+        0 => String::new(),
+        n => format!("; {n} things were allowed uncounted, for the host's table of them was full"),
+    };
     let row = |resource: Resource| {
         let (standing, how) = match kernel(resource) {
-            Some(bpf::Standing::Enforced) => (Standing::Enforced, format!("BPF: {}", refusal(resource))),
+            Some(bpf::Standing::Enforced) => (Standing::Enforced, format!("BPF: {}{without_room}", refusal(resource))),
             Some(bpf::Standing::Counted(why)) => (Standing::Counted, format!("BPF; not refused: {why}")),
             Some(bpf::Standing::Absent(why)) => {
                 let (standing, how) = standing(resource, sources);
@@ -140,7 +144,7 @@ mod tests {
 
     fn sources(version: CgroupVersion, controllers: bool) -> Sources {
         let directory = controllers.then(|| "/sys/fs/cgroup/vz/101".into());
-        Sources { memory: directory.clone(), pids: directory, version, processes: None, init: None }
+        Sources { memory: directory.clone(), pids: directory, version, processes: None, init: None, peaks: None }
     }
 
     #[test]
@@ -151,7 +155,7 @@ mod tests {
             assert_eq!(standing(Resource::Numproc, version, false), Standing::Absent);
             assert_eq!(standing(Resource::Physpages, version, false), Standing::Absent);
             assert_eq!(standing(Resource::Numfile, version, false), Standing::Counted);
-            assert_eq!(rows(&sources(version, true), |_| None).len(), 21);
+            assert_eq!(rows(&sources(version, true), |_| None, 0).len(), 21);
         }
         assert_eq!(standing(Resource::Dcachesize, CgroupVersion::V1, true), Standing::Absent);
         assert_eq!(standing(Resource::Dcachesize, CgroupVersion::V2, true), Standing::Counted);
@@ -164,15 +168,16 @@ mod tests {
             Resource::Numpty => Some(bpf::Standing::Absent("vz_pty_open: EPERM".into())),
             _ => None,
         };
-        let rows = rows(&sources(CgroupVersion::V2, true), kernel);
+        let rows = rows(&sources(CgroupVersion::V2, true), kernel, 3);
         let of = |name| rows.iter().find(|row| row.resource == name).unwrap();
         assert_eq!((of("numfile").standing, of("numothersock").standing), (Standing::Enforced, Standing::Counted));
+        assert!(of("numfile").how.contains("3 things were allowed uncounted"), "{:?}", of("numfile"));
         assert!(of("numpty").how.ends_with("(no BPF: vz_pty_open: EPERM)"), "{:?}", of("numpty"));
     }
 
     #[test]
     fn the_table_has_a_line_for_each() {
-        let text = render(101, &rows(&sources(CgroupVersion::V2, true), |_| None));
+        let text = render(101, &rows(&sources(CgroupVersion::V2, true), |_| None, 0));
         assert!(text.starts_with("CT 101\n     kmemsize  counted     what the kernel"), "{text}");
         assert_eq!(text.lines().count(), 22);
     }

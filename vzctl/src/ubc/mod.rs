@@ -11,15 +11,16 @@ use std::io::{IsTerminal, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 
-use beancounters::bpf;
 use beancounters::parse::{self, Block};
+use beancounters::{Resource, bpf};
 use serde::Serialize;
 
 use self::args::Args;
 use self::saved::Saved;
 use self::table::Style;
-use vzrt::Ctid;
+use vzrt::{Ctid, RunDir};
 
+use crate::boot::{self, Up};
 use crate::config::{Node, names, node};
 use crate::failure::chain;
 
@@ -64,20 +65,26 @@ fn run(args: &Args) -> Result<String, Trouble> {
         return enforcement(args);
     }
     if args.events {
-        return events(args);
+        let node = open(args)?;
+        if args.follow {
+            return events::follow(&node, &args.containers, args.json, std::io::stdout()).map(|()| String::new());
+        }
+        return events::remembered(&node, &args.containers, args.json);
     }
-    let (blocks, store) = match &args.file {
+    let (Tables { blocks, sampled }, store) = match &args.file {
         Some(file) => (from_file(file, &args.containers)?, args.store.clone()),
         None => {
-            let node = Node::open(node::config_dir(args.config_dir.as_deref())).map_err(|e| chain(&e))?;
+            let node = open(args)?;
             let store = args.store.clone().unwrap_or_else(|| node.global.run_dir.join("vzubc"));
             (running(&node, &args.containers)?, Some(store))
         }
     };
     if args.json {
-        return serde_json::to_string_pretty(&blocks.iter().map(Shown::of).collect::<Vec<_>>())
-            .map(|text| text + "\n")
-            .map_err(|e| e.to_string());
+        return serde_json::to_string_pretty(
+            &blocks.iter().map(|block| Shown::of(block, &sampled)).collect::<Vec<_>>(),
+        )
+        .map(|text| text + "\n")
+        .map_err(|e| e.to_string());
     }
     let last = Last::read(args, store.as_deref())?;
     let style = Style {
@@ -86,57 +93,38 @@ fn run(args: &Args) -> Result<String, Trouble> {
         colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
         failures_since: args.relative.then_some(&last.saved),
         held_since: args.incremental.then_some(&last.saved),
+        sampled: &sampled,
     };
     let text = table::render(&blocks, &style);
     last.keep(args, &blocks)?;
     Ok(text)
 }
 
+fn open(args: &Args) -> Result<Node, Trouble> {
+    Node::open(node::config_dir(args.config_dir.as_deref())).map_err(|e| chain(&e))
+}
+
 /// What becomes of each beancounter of the containers that run.
 fn enforcement(args: &Args) -> Result<String, Trouble> {
-    let node = Node::open(node::config_dir(args.config_dir.as_deref())).map_err(|e| chain(&e))?;
+    let node = open(args)?;
     let host = vzrt::cgroup::Host::detect(Path::new("/")).map_err(|e| chain(&e))?;
     let mut tables = Vec::new();
-    for block in running(&node, &args.containers)? {
-        let ctid = Ctid::try_from(block.id).map_err(|e| e.to_string())?;
+    for ctid in chosen(&node, &args.containers)? {
         let cgroup = host.container(&node.global.cgroup, ctid);
         let kernel = kernel(cgroup.cgroup2()).map_err(|e| chain(&e))?;
         let standing = |resource| {
             let counted = bpf::RESOURCES.iter().any(|counting| counting.resource == resource);
             kernel.as_ref().filter(|_| counted).and_then(|kernel| kernel.standing(resource).ok())
         };
-        tables.push((block.id, enforcement::rows(&cgroup.sources(), standing)));
+        let uncharged = |kernel: &bpf::Host| kernel.uncharged(bpf::id(cgroup.cgroup2())?);
+        let uncharged = kernel.as_ref().map_or(Ok(0), uncharged).map_err(|e| chain(&e))?;
+        tables.push((ctid.get(), enforcement::rows(&cgroup.sources(), standing, uncharged)));
     }
     if args.json {
         let tables: std::collections::BTreeMap<_, _> = tables.into_iter().collect();
         return serde_json::to_string_pretty(&tables).map(|text| text + "\n").map_err(|e| e.to_string());
     }
     Ok(tables.iter().map(|(ctid, rows)| enforcement::render(*ctid, rows)).collect())
-}
-
-/// The last refusals of the containers that run.
-fn events(args: &Args) -> Result<String, Trouble> {
-    let node = Node::open(node::config_dir(args.config_dir.as_deref())).map_err(|e| chain(&e))?;
-    let host = vzrt::cgroup::Host::detect(Path::new("/")).map_err(|e| chain(&e))?;
-    let mut all = Vec::new();
-    for block in running(&node, &args.containers)? {
-        let ctid = Ctid::try_from(block.id).map_err(|e| e.to_string())?;
-        let cgroup = host.container(&node.global.cgroup, ctid);
-        let of = |kernel: bpf::Host| kernel.refusals(bpf::id(cgroup.cgroup2())?);
-        let refusals = kernel(cgroup.cgroup2()).and_then(|kernel| kernel.map(of).transpose()).map_err(|e| chain(&e))?;
-        all.push((block.id, refusals.unwrap_or_default()));
-    }
-    if args.json {
-        let shown = |(ctid, refusals): &(u32, Vec<bpf::Refusal>)| {
-            (
-                *ctid,
-                refusals.iter().map(|refusal| serde_json::json!(events::Event::of(*ctid, refusal))).collect::<Vec<_>>(),
-            )
-        };
-        let all: std::collections::BTreeMap<_, _> = all.iter().map(shown).collect();
-        return serde_json::to_string_pretty(&all).map(|text| text + "\n").map_err(|e| e.to_string());
-    }
-    Ok(all.iter().map(|(ctid, refusals)| events::render(*ctid, refusals)).collect())
 }
 
 /// The kernel's beancounters, if this container is attached to them.
@@ -180,8 +168,16 @@ impl<'a> Last<'a> {
     }
 }
 
-/// A table that somebody else made. Names mean nothing there.
-fn from_file(file: &Path, containers: &[String]) -> Result<Vec<Block>, Trouble> {
+/// The containers' tables.
+#[derive(Default)]
+struct Tables {
+    blocks: Vec<Block>,
+    /// Rows whose maxheld is only the most that anybody has seen.
+    sampled: Vec<(u32, Resource)>,
+}
+
+/// A table that somebody else made. Names mean nothing there, and it does not say what is sampled.
+fn from_file(file: &Path, containers: &[String]) -> Result<Tables, Trouble> {
     let mut text = String::new();
     if file.as_os_str() == "-" {
         std::io::stdin().lock().read_to_string(&mut text).map_err(|e| format!("read(stdin): {e}"))?;
@@ -190,20 +186,35 @@ fn from_file(file: &Path, containers: &[String]) -> Result<Vec<Block>, Trouble> 
     }
     let mut blocks = parse::tables(&text).map_err(|e| format!("{}: {e}", file.display()))?;
     blocks.retain(|block| containers.is_empty() || containers.contains(&block.id.to_string()));
-    Ok(blocks)
+    Ok(Tables { blocks, sampled: Vec::new() })
 }
 
-/// The containers that run here. Those of no such number or name are left out, as vzubc does.
-fn running(node: &Node, containers: &[String]) -> Result<Vec<Block>, Trouble> {
+/// The containers that run here, of these only if any are named. Those of no such number or name are left out, as vzubc does.
+fn chosen(node: &Node, containers: &[String]) -> Result<Vec<Ctid>, Trouble> {
     if !rustix::process::geteuid().is_root() {
         return Err("This program can only be run under root.".to_owned());
     }
     let wanted: Vec<Ctid> = containers.iter().filter_map(|word| names::resolve(node, word).ok()).collect();
+    let mut chosen = Vec::new();
+    for (ctid, up) in boot::present(node).map_err(|e| e.to_string())? {
+        if up == Up::Running && (containers.is_empty() || wanted.contains(&ctid)) {
+            chosen.push(ctid);
+        }
+    }
+    Ok(chosen)
+}
+
+/// Their rows.
+fn running(node: &Node, containers: &[String]) -> Result<Tables, Trouble> {
     let host = vzrt::cgroup::Host::detect(Path::new("/")).map_err(|e| chain(&e))?;
-    let all = vzrt::counters::all(&node.global.run_dir, &host).map_err(|e| chain(&e))?;
-    let rows =
-        |(ctid, counters): (Ctid, beancounters::Counters)| Block { id: ctid.get(), rows: counters.iter().collect() };
-    Ok(all.into_iter().filter(|(ctid, _)| containers.is_empty() || wanted.contains(ctid)).map(rows).collect())
+    let mut tables = Tables::default();
+    for ctid in chosen(node, containers)? {
+        let rows = vzrt::counters::running(&RunDir::new(node.run_dir(ctid)), &host).map_err(|e| chain(&e))?;
+        let Some(rows) = rows else { continue };
+        tables.blocks.push(Block { id: ctid.get(), rows: rows.counters.iter().collect() });
+        tables.sampled.extend(rows.sampled.into_iter().map(|resource| (ctid.get(), resource)));
+    }
+    Ok(tables)
 }
 
 /// A container in JSON. Numbers are in the resource's own unit.
@@ -219,14 +230,17 @@ struct ShownRow {
     unit: beancounters::Unit,
     #[serde(flatten)]
     counter: beancounters::Counter,
+    /// Nobody watches the most it has: maxheld is the most that anybody has seen.
+    maxheld_sampled: bool,
 }
 
 impl Shown {
-    fn of(block: &Block) -> Self {
-        let row = |&(resource, counter): &(beancounters::Resource, beancounters::Counter)| ShownRow {
+    fn of(block: &Block, sampled: &[(u32, Resource)]) -> Self {
+        let row = |&(resource, counter): &(Resource, beancounters::Counter)| ShownRow {
             resource: resource.name(),
             unit: resource.unit(),
             counter,
+            maxheld_sampled: sampled.contains(&(block.id, resource)),
         };
         Self { ctid: block.id, beancounters: block.rows.iter().map(row).collect() }
     }

@@ -21,6 +21,8 @@ pub(super) struct Style<'a> {
     pub(super) failures_since: Option<&'a Saved>,
     /// A column with how much held has changed since these.
     pub(super) held_since: Option<&'a Saved>,
+    /// Rows whose maxheld is only the most that anybody has seen: it is marked with `~`.
+    pub(super) sampled: &'a [(u32, Resource)],
 }
 
 /// Of held and of maxheld to the limit, from which a row is worth attention.
@@ -46,6 +48,8 @@ pub(super) struct Row {
     pub(super) failures: u64,
     /// How much held has changed since the last look, and whether that was asked for.
     pub(super) change: Option<i128>,
+    /// Whether maxheld is only the most that anybody has seen.
+    pub(super) is_sampled: bool,
 }
 
 impl Row {
@@ -65,7 +69,7 @@ pub(super) fn rows(block: &Block, style: &Style<'_>) -> Vec<Row> {
         let failures = counter.failcnt.checked_sub(before).unwrap_or(counter.failcnt);
         let change =
             style.held_since.map(|saved| i128::from(counter.held) - i128::from(saved.held(block.id, resource)));
-        Row { resource, counter, failures, change }
+        Row { resource, counter, failures, change, is_sampled: style.sampled.contains(&(block.id, resource)) }
     });
     let is_bounded = |row: &Row| style.verbose || row.counter.barrier < UNLIMITED;
     let is_wanted = |row: &Row| match style.quiet {
@@ -114,7 +118,7 @@ fn container(text: &mut String, id: u32, rows: &[Row], style: &Style<'_>) {
 }
 
 fn line(row: &Row) -> String {
-    let Row { resource, counter: Counter { held, maxheld, barrier, limit, .. }, failures, change } = *row;
+    let Row { resource, counter: Counter { held, maxheld, barrier, limit, .. }, failures, change, is_sampled } = *row;
     let size = |count: u64| human(in_bytes(resource, count));
     let delta = change.map_or(String::new(), |change| {
         let sign = if change < 0 { "-" } else { "+" };
@@ -127,7 +131,7 @@ fn line(row: &Row) -> String {
         size(held),
         percent(held, barrier),
         percent(held, limit),
-        size(maxheld),
+        if is_sampled && maxheld > 0 { about(in_bytes(resource, maxheld)) } else { size(maxheld) },
         percent(maxheld, barrier),
         percent(maxheld, limit),
         size(barrier),
@@ -146,6 +150,16 @@ fn in_bytes(resource: Resource, count: u64) -> u64 {
 
 /// At most five characters: `512`, `1.25K`, `13.7M`, `1023G`; `- ` for nothing and for no end.
 pub(super) fn human(count: u64) -> String {
+    rounded(count, 3)
+}
+
+/// What is not known exactly, in as many characters: `~1.3K`, `~14M`.
+fn about(count: u64) -> String {
+    format!("~{}", rounded(count, 2))
+}
+
+/// With so many digits, three if there is no point among them.
+fn rounded(count: u64, digits: usize) -> String {
     if count == 0 || count >= UNLIMITED {
         return "- ".to_owned();
     }
@@ -157,11 +171,13 @@ pub(super) fn human(count: u64) -> String {
     let mut suffixes = "KMGTPE".chars();
     let mut suffix = ' ';
     // Not 1024: 1023.9 would be rounded to it.
-    while value >= 1023.5 {
+    let most = if digits < 3 { 999.5 } else { 1023.5 };
+    while value >= most {
         value /= 1024.0;
         suffix = suffixes.next().unwrap_or('?');
     }
-    let digits = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
+    let before_the_point = if value < 9.995 { 1 } else { 2 + usize::from(value >= 99.95) };
+    let digits = digits.saturating_sub(before_the_point);
     let number = format!("{value:.digits$}");
     let number = if digits > 0 { number.trim_end_matches('0').trim_end_matches('.') } else { &number };
     format!("{number}{suffix}")
@@ -211,6 +227,16 @@ CT 101       | HELD Bar% Lim%| MAXH Bar% Lim%| BAR | LIM | FAIL
     physpages|15.6M   -    - |23.4M   -    - |   - |   - |    - 
 ";
         assert_eq!(text, want);
+    }
+
+    #[test]
+    fn a_maxheld_that_nobody_watched_is_marked() {
+        let sampled = [(101, Resource::Kmemsize), (101, Resource::Lockedpages)];
+        let text = render(&[sample()], &Style { sampled: &sampled, ..Style::default() });
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[3], "     kmemsize|2.51M  18%  18%|~2.9M  21%  21%|13.7M|14.1M|    - ");
+        assert_eq!(lines[4], "  lockedpages|   -    0%   0%|   -    0%   0%|   1M|   1M|    - ");
+        assert_eq!([1300, 102_348, 1_047_552].map(about), ["~1.3K", "~100K", "~1M"]);
     }
 
     #[test]

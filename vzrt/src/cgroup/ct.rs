@@ -108,7 +108,14 @@ impl CtCgroup {
         let v2 = memory.as_ref().or(pids.as_ref()).is_none_or(|place| place.v2);
         let version = if v2 { CgroupVersion::V2 } else { CgroupVersion::V1 };
         let processes = Some(self.unified.clone());
-        Sources { memory: memory.map(|p| p.dir), pids: pids.map(|p| p.dir), version, processes, init: None }
+        Sources {
+            memory: memory.map(|p| p.dir),
+            pids: pids.map(|p| p.dir),
+            version,
+            processes,
+            init: None,
+            peaks: None,
+        }
     }
 
     /// The container's cgroup2 directory, where BPF programs are attached.

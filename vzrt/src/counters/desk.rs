@@ -231,7 +231,8 @@ impl All {
             None => cgroup::Host::detect(Path::new("/")).map_err(|e| failed("find the cgroups", &e))?,
         };
         let run = RunDir::new(self.node.join(ctid.to_string()));
-        super::running(&run, self.host.insert(host)).map_err(|e| failed("count", &e))
+        let rows = super::running(&run, self.host.insert(host)).map_err(|e| failed("count", &e))?;
+        Ok(rows.map(|rows| rows.counters))
     }
 }
 

@@ -12,17 +12,20 @@ mod kernel;
 mod table;
 
 use std::path::Path;
+use std::time::Duration;
 
-use beancounters::read::{ReadError, Reader, Sources};
+use beancounters::peaks::Peaks;
+use beancounters::read::{ReadError, Reader, Sources, Usage};
 use beancounters::{Amount, Bound, Counter, Counters, Resource, Set};
 
 pub(crate) use self::desk::{Desk, close_if_idle, open, serve};
+pub(crate) use self::kernel::detach;
 pub use self::kernel::rebound;
-pub(crate) use self::kernel::{attach, detach};
 pub(crate) use self::table::{Register, Table};
 use crate::cgroup::{self, CtCgroup};
 use crate::error::Failed;
 use crate::launch::chain;
+use crate::plan::Plan;
 use crate::state::{PlanStamp, RunDir};
 use crate::{Ctid, state};
 
@@ -37,14 +40,23 @@ pub enum CountersError {
     Read(#[from] ReadError),
 }
 
+/// The rows of a container.
+#[derive(Debug)]
+pub struct Rows {
+    /// The numbers.
+    pub counters: Counters,
+    /// Those whose maxheld is only the most that anybody has seen ([`Reader::is_sampled`]).
+    pub sampled: Vec<Resource>,
+}
+
 /// The rows of the container with this run directory; `None` when it does not run.
 ///
 /// # Errors
 /// Its run directory or its cgroup can't be read.
-pub fn running(run: &RunDir, host: &cgroup::Host) -> Result<Option<Counters>, CountersError> {
+pub fn running(run: &RunDir, host: &cgroup::Host) -> Result<Option<Rows>, CountersError> {
     let Some(state::Running { state, .. }) = run.running()? else { return Ok(None) };
     let bounds = run.bounds()?.unwrap_or_default();
-    let sources = sources(&host.container(&state.cgroup, state.ctid), state.init_pid);
+    let sources = sources(&host.container(&state.cgroup, state.ctid), state.init_pid, run);
     match rows(&bounds, &sources) {
         // It has ended while it was being looked at.
         Err(_) if run.running()?.is_none() => Ok(None),
@@ -52,23 +64,19 @@ pub fn running(run: &RunDir, host: &cgroup::Host) -> Result<Option<Counters>, Co
     }
 }
 
-/// Those of all containers of a node that run, in the order of their numbers; `node` is where the run directories are.
-///
-/// # Errors
-/// As [`running`].
-pub fn all(node: &Path, host: &cgroup::Host) -> Result<Vec<(Ctid, Counters)>, CountersError> {
-    let mut all = Vec::new();
-    for ctid in desk::numbers(node) {
-        let counters = running(&RunDir::new(node.join(ctid.to_string())), host)?;
-        all.extend(counters.map(|counters| (ctid, counters)));
-    }
-    Ok(all)
+/// Where a container with this first process is counted, and where its highest marks are.
+#[must_use]
+pub fn sources(cgroup: &CtCgroup, init_pid: i32, run: &RunDir) -> Sources {
+    Sources { init: u32::try_from(init_pid).ok(), peaks: Some(run.peaks()), ..cgroup.sources() }
 }
 
-/// Where a container with this first process is counted.
-#[must_use]
-pub fn sources(cgroup: &CtCgroup, init_pid: i32) -> Sources {
-    Sources { init: u32::try_from(init_pid).ok(), ..cgroup.sources() }
+/// Has a container counted from zero, which is about to start.
+pub(crate) fn begin(plan: &Plan, cgroup: &CtCgroup) {
+    let marks = RunDir::new(&plan.vz.run_dir).peaks();
+    if let Err(e) = Peaks::create(&marks) {
+        tracing::warn!("Warning: nothing remembers the most that the container holds: {}: {e}", marks.display());
+    }
+    kernel::attach(plan, cgroup);
 }
 
 /// The rows of a container that has these bounds and is counted there. What nobody counts is 0, for the files have no other word, and what is
@@ -76,18 +84,23 @@ pub fn sources(cgroup: &CtCgroup, init_pid: i32) -> Sources {
 ///
 /// # Errors
 /// A counter is there and can't be read.
-pub fn rows(bounds: &Set, sources: &Sources) -> Result<Counters, ReadError> {
+pub fn rows(bounds: &Set, sources: &Sources) -> Result<Rows, ReadError> {
     let bounds = in_force(bounds);
     let mut reader = Reader::new(sources);
     let mut trouble = None;
+    let mut sampled = Vec::new();
     let counters = Counters::new(|resource| {
         let bound = bounds.get(resource).unwrap_or_else(|| Bound::unlimited(resource));
-        row(&mut reader, resource, bound).unwrap_or_else(|e| {
+        let counted = reader.usage(resource).and_then(|usage| {
+            sampled.extend(reader.is_sampled(resource)?.then_some(resource));
+            Ok(row(usage, bound))
+        });
+        counted.unwrap_or_else(|e| {
             trouble.get_or_insert(e);
             Counter::new(bound, 0, 0, 0)
         })
     });
-    trouble.map_or(Ok(counters), Err)
+    trouble.map_or(Ok(Rows { counters, sampled }), Err)
 }
 
 /// The bounds of a running container: those that were said, and for all others what a new beancounter had.
@@ -99,10 +112,9 @@ pub fn in_force(said: &Set) -> Set {
     all
 }
 
-fn row(reader: &mut Reader, resource: Resource, bound: Bound) -> Result<Counter, ReadError> {
-    let usage = reader.usage(resource)?;
+fn row(usage: Usage, bound: Bound) -> Counter {
     let count = |amount: Option<Amount>| amount.map_or(0, Amount::count);
-    Ok(Counter::new(bound, count(usage.held), count(usage.maxheld), usage.failcnt.unwrap_or(0)))
+    Counter::new(bound, count(usage.held), count(usage.maxheld), usage.failcnt.unwrap_or(0))
 }
 
 /// The machine's memory, of which a new beancounter was guaranteed its part.
@@ -135,18 +147,38 @@ pub(crate) struct One {
     ctid: Ctid,
     run: RunDir,
     sources: Sources,
+    cgroup: CtCgroup,
     bounds: KnownBounds,
+    /// The CPU time of its processes at the last look.
+    cpu_seen: Option<Duration>,
 }
 
 impl One {
     /// The one with this run directory, which runs.
     pub(crate) fn new(ctid: Ctid, run_dir: &Path, cgroup: &CtCgroup, init_pid: i32) -> Self {
-        let sources = sources(cgroup, init_pid);
-        Self { ctid, run: RunDir::new(run_dir), sources, bounds: KnownBounds::default() }
+        let run = RunDir::new(run_dir);
+        let sources = sources(cgroup, init_pid, &run);
+        Self { ctid, run, sources, cgroup: cgroup.clone(), bounds: KnownBounds::default(), cpu_seen: None }
+    }
+
+    /// Looks at what nobody else watches, for its highest marks. A container whose processes have not run since the last look has taken nothing.
+    pub(crate) fn look(&mut self) -> Result<(), CountersError> {
+        let cpu = self.cgroup.usage().ok().map(|usage| usage.cpu);
+        if cpu.is_some() && cpu == self.cpu_seen {
+            return Ok(());
+        }
+        self.cpu_seen = cpu;
+        let mut reader = Reader::new(&self.sources);
+        for resource in Resource::LIVE {
+            if reader.is_sampled(resource)? {
+                reader.usage(resource)?;
+            }
+        }
+        Ok(())
     }
 
     fn rows(&mut self) -> Result<Counters, CountersError> {
-        Ok(rows(self.bounds.of(&self.run)?, &self.sources)?)
+        Ok(rows(self.bounds.of(&self.run)?, &self.sources)?.counters)
     }
 }
 
@@ -178,10 +210,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("pids.current"), "7\n").unwrap();
         let here = Some(dir.path().to_owned());
-        let mut sources = Sources { memory: None, pids: None, version: CgroupVersion::V2, processes: None, init: None };
+        let mut sources =
+            Sources { memory: None, pids: None, version: CgroupVersion::V2, processes: None, init: None, peaks: None };
         sources.pids = here;
         let bounds: Set = [Bound::new(Resource::Numproc, 10, 12)].into_iter().collect();
-        let rows = rows(&bounds, &sources).unwrap();
+        let rows = rows(&bounds, &sources).unwrap().counters;
         let numproc = rows.get(Resource::Numproc).unwrap();
         assert_eq!((numproc.held, numproc.barrier, numproc.limit), (7, 10, 12));
         assert!(numproc.maxheld >= 7);
@@ -195,7 +228,8 @@ mod tests {
     fn a_counter_that_says_no_number_is_an_error_and_no_zero() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("pids.current"), "many\n").unwrap();
-        let mut sources = Sources { memory: None, pids: None, version: CgroupVersion::V2, processes: None, init: None };
+        let mut sources =
+            Sources { memory: None, pids: None, version: CgroupVersion::V2, processes: None, init: None, peaks: None };
         sources.pids = Some(dir.path().to_owned());
         assert!(rows(&Set::default(), &sources).is_err());
     }

@@ -79,6 +79,11 @@ impl<R: Register> Table<R> {
         Self(register)
     }
 
+    /// Whose they are.
+    pub(crate) fn register(&mut self) -> &mut R {
+        &mut self.0
+    }
+
     fn all(&mut self) -> Vec<(u32, Counters)> {
         let numbers = self.0.numbers();
         numbers.into_iter().filter_map(|ctid| Some((ctid.get(), self.0.rows(ctid)?))).collect()

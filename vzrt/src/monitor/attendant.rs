@@ -18,6 +18,7 @@ use crate::cgroup::CtCgroup;
 use crate::channel::Channel;
 use crate::error::{Call, Failed};
 use crate::hooks::wait_for;
+use crate::launch::chain;
 use crate::view::answers::Listener;
 use crate::view::fuse::{FRESH, Server};
 use crate::view::tree::Own;
@@ -173,6 +174,9 @@ impl Attendant<'_> {
             && let Err(e) = self.kit.run().write_load(means)
         {
             tracing::debug!("the load average: {}", e.one_line());
+        }
+        if let Err(e) = self.own.counters().look() {
+            tracing::debug!("the most that the container holds: {}", chain(&e));
         }
         self.see_to_counters();
         if view::is_stopped(nix::unistd::getppid().as_raw()) {

@@ -31,6 +31,11 @@ impl Own {
         let counters = Table::new(One::new(ctid, run_dir, cgroup, init_pid));
         Self { view: View::new(cgroup.clone(), init_pid), counters }
     }
+
+    /// The container's beancounters.
+    pub(crate) fn counters(&mut self) -> &mut One {
+        self.counters.register()
+    }
 }
 
 impl Tree for Own {
