@@ -171,30 +171,99 @@ static __always_inline void release(const struct charge *charge)
 		__sync_fetch_and_sub(&slot->counters[also].held, 1);
 }
 
+/* Whether `amount` more would not be too much; nothing is held for it. Below zero is what others were charged with and this one gave back. */
+static __always_inline int has_room(const struct slot *slot, __u32 resource, __u64 amount)
+{
+	const struct counter *counter = &slot->counters[resource];
+	__u64 barrier = counter->barrier, limit = counter->limit;
+
+	return (__s64)(counter->held + amount) <= (__s64)(limit < barrier ? limit : barrier);
+}
+
+static __always_inline void refuse_for_want_of_room(struct slot *slot, __u32 resource, __u64 amount)
+{
+	refuse(slot, resource, amount, slot->counters[resource].limit < slot->counters[resource].barrier);
+}
+
+/* Whether the kernel may have more memory for a container: its counter is raised by the page (kmem.bpf.c). */
+static __always_inline int may_have_kernel_memory(struct slot *slot)
+{
+	if (has_room(slot, KMEMSIZE, PAGE_SIZE))
+		return 1;
+	refuse_for_want_of_room(slot, KMEMSIZE, PAGE_SIZE);
+	return 0;
+}
+
 /*
- * Charges what lies at `object` to the running task's container; false is a refusal. What is charged already is left alone, so that two
- * versions of a program may run beside each other while one takes over. Without room in `charges` it is allowed and said, never leaked.
+ * Charges what lies at `object` to the running task's container; -`error` is a refusal, and -ENOMEM one for want of kernel memory. What is
+ * charged already is left alone, so that two versions of a program may run beside each other while one takes over. Without room in `charges`
+ * it is allowed and said, never leaked.
  */
-static __always_inline int charge(const void *object, __u32 resource, enum manner manner)
+static __always_inline int charge(const void *object, __u32 resource, enum manner manner, int error)
 {
 	__u64 key = (__u64)object;
 	struct charge charge = { .resource = resource, .amount = 1 };
 	struct slot *slot = current_slot(&charge.slot);
-	long error;
+	long failed;
 
 	if (!slot)
-		return 1;
+		return 0;
 	charge.generation = slot->generation;
-	error = bpf_map_update_elem(&charges, &key, &charge, BPF_NOEXIST);
-	if (error) {
-		if (error != -EEXIST)
+	failed = bpf_map_update_elem(&charges, &key, &charge, BPF_NOEXIST);
+	if (failed) {
+		if (failed != -EEXIST)
 			__sync_fetch_and_add(&slot->uncharged, 1);
-		return 1;
+		return 0;
 	}
-	if (may_hold(slot, resource, 1, manner))
-		return 1;
+	if (!may_have_kernel_memory(slot))
+		error = ENOMEM;
+	else if (may_hold(slot, resource, 1, manner))
+		return 0;
 	bpf_map_delete_elem(&charges, &key);
-	return 0;
+	return -error;
+}
+
+static __always_inline struct slot *slot_of(const struct charge *charge)
+{
+	__u32 number = charge->slot;
+	struct slot *slot = bpf_map_lookup_elem(&slots, &number);
+
+	return slot && slot->generation == charge->generation ? slot : 0;
+}
+
+/* The charge of what lies at `object`; if it has none, the running task's container is charged with `amount`. */
+static __always_inline struct charge *charge_of(const void *object, __u32 resource, __u64 amount)
+{
+	__u64 key = (__u64)object;
+	struct charge *found = bpf_map_lookup_elem(&charges, &key), new = { .resource = resource, .amount = amount };
+	struct slot *slot;
+
+	if (found)
+		return found;
+	slot = current_slot(&new.slot);
+	if (!slot)
+		return 0;
+	new.generation = slot->generation;
+	if (bpf_map_update_elem(&charges, &key, &new, BPF_NOEXIST))
+		__sync_fetch_and_add(&slot->uncharged, 1);
+	else
+		may_hold(slot, resource, amount, FORCE);
+	return bpf_map_lookup_elem(&charges, &key);
+}
+
+/* Makes a charge what there is now. */
+static __always_inline void settle_charge(struct charge *charge, __u32 resource, __u64 now)
+{
+	struct slot *slot = slot_of(charge);
+	__u64 before;
+
+	if (!slot || now == charge->amount)
+		return;
+	before = __sync_lock_test_and_set(&charge->amount, now);
+	if (now > before)
+		may_hold(slot, resource, now - before, FORCE);
+	else
+		__sync_fetch_and_sub(&slot->counters[resource].held, before - now);
 }
 
 /* Gives back what was charged for `object`, whoever drops it. */

@@ -19,7 +19,7 @@ int BPF_PROG(vz_file_alloc, struct file *file)
 {
 	if (of_the_host(file->f_cred) || of_the_kernel())
 		return 0;
-	return charge(file, NUMFILE, HARD) ? 0 : -ENFILE;
+	return charge(file, NUMFILE, HARD, ENFILE);
 }
 
 SEC("lsm/file_free_security")

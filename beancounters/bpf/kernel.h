@@ -32,6 +32,12 @@ enum { BPF_F_NO_PREALLOC = 1 << 0, BPF_F_MMAPABLE = 1 << 10 };
 #define IPPROTO_TCP 6
 #define IPPROTO_MPTCP 262
 
+#define SB_KERNMOUNT (1 << 22)
+#define VM_NORESERVE 0x00200000
+#define MAP_SHARED 1
+#define PAGE_SHIFT 12
+#define PAGE_SIZE (1 << PAGE_SHIFT)
+
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
 #define S_IFCHR 0020000
@@ -50,10 +56,16 @@ typedef struct {
 	__u32 val;
 } kuid_t;
 
+struct super_block {
+	unsigned long s_flags;
+};
+
 struct inode {
 	unsigned short i_mode;
 	kuid_t i_uid;
+	struct super_block *i_sb;
 	__u32 i_rdev;
+	long long i_size;
 };
 
 struct file {
@@ -61,7 +73,22 @@ struct file {
 	const struct cred *f_cred;
 };
 
+struct shmem_inode_info {
+	unsigned long flags;
+	unsigned long alloced;
+	struct inode vfs_inode;
+};
+
+struct atomic_counter {
+	long counter;
+};
+
+struct rw_semaphore {
+	struct atomic_counter owner;
+};
+
 struct mm_struct {
+	struct rw_semaphore mmap_lock;
 	unsigned long data_vm;
 	unsigned long stack_vm;
 };
@@ -94,10 +121,42 @@ struct socket_alloc {
 };
 
 struct pt_regs {
+	unsigned long r10;
 	unsigned long orig_ax;
+};
+
+struct kernfs_node {
+	__u64 id;
+};
+
+struct cgroup_root {
+	int hierarchy_id;
+};
+
+struct cgroup {
+	int level;
+	struct kernfs_node *kn;
+	struct cgroup_root *root;
+	struct cgroup *ancestors[1];
+};
+
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+};
+
+struct memcg_vmstats {
+	long state[1];
+};
+
+struct mem_cgroup {
+	struct cgroup_subsys_state css;
+	struct memcg_vmstats *vmstats;
 };
 
 #pragma clang attribute pop
 
+/* Their values are the running kernel's, by name (bpf_core_enum_value). */
+enum memcg_stat_item { MEMCG_KMEM = 1 };
+enum node_stat_item { NR_SLAB_RECLAIMABLE_B = 1 };
 
 #endif

@@ -4,75 +4,40 @@
  */
 #include "charge.h"
 
+/* kernel/locking/rwsem.c: of the owner, whom it has changed; a reader has the lowest bit. */
+#define RWSEM_NONSPINNABLE 2UL
+
 /* x86_64 */
 #define SYS_MMAP 9
 #define SYS_BRK 12
 #define SYS_MREMAP 25
+#define SYS_SHMGET 29
 #define SYS_CLONE 56
 #define SYS_FORK 57
 #define SYS_VFORK 58
 #define SYS_CLONE3 435
+
+/* Of a kernel that asks twice (tmpfs.bpf.c). */
+extern const void shmem_alloc_and_add_folio __ksym __weak;
 
 static __always_inline __u64 pages_of(const struct mm_struct *mm)
 {
 	return BPF_CORE_READ(mm, data_vm) + BPF_CORE_READ(mm, stack_vm);
 }
 
-/* The charge of an address space; one that is new to us is charged to the running task's container with all it has. */
-static __always_inline struct charge *charge_of(struct mm_struct *mm)
+/* An address space that is new to us is charged with all it has. */
+static __always_inline struct charge *charge_of_space(struct mm_struct *mm)
 {
-	__u64 key = (__u64)mm;
-	struct charge *found, new = { .resource = PRIVVMPAGES };
-	struct slot *slot;
-
-	if (of_the_host(current()->cred))
-		return 0;
-	found = bpf_map_lookup_elem(&charges, &key);
-	if (found)
-		return found;
-	slot = current_slot(&new.slot);
-	if (!slot)
-		return 0;
-	new.generation = slot->generation;
-	new.amount = pages_of(mm);
-	if (bpf_map_update_elem(&charges, &key, &new, BPF_NOEXIST))
-		__sync_fetch_and_add(&slot->uncharged, 1);
-	else
-		may_hold(slot, PRIVVMPAGES, new.amount, FORCE);
-	return bpf_map_lookup_elem(&charges, &key);
-}
-
-static __always_inline struct slot *slot_of(const struct charge *charge)
-{
-	__u32 number = charge->slot;
-	struct slot *slot = bpf_map_lookup_elem(&slots, &number);
-
-	return slot && slot->generation == charge->generation ? slot : 0;
+	return of_the_host(current()->cred) ? 0 : charge_of(mm, PRIVVMPAGES, pages_of(mm));
 }
 
 /* Makes the charge what the address space has. */
 static __always_inline void settle(struct mm_struct *mm)
 {
-	struct charge *charge;
-	struct slot *slot;
-	__u64 now, before;
+	struct charge *charge = mm ? charge_of_space(mm) : 0;
 
-	if (!mm)
-		return;
-	charge = charge_of(mm);
-	if (!charge)
-		return;
-	slot = slot_of(charge);
-	if (!slot)
-		return;
-	now = pages_of(mm);
-	if (now == charge->amount)
-		return;
-	before = __sync_lock_test_and_set(&charge->amount, now);
-	if (now > before)
-		may_hold(slot, PRIVVMPAGES, now - before, FORCE);
-	else
-		__sync_fetch_and_sub(&slot->counters[PRIVVMPAGES].held, before - now);
+	if (charge)
+		settle_charge(charge, PRIVVMPAGES, pages_of(mm));
 }
 
 /*
@@ -90,15 +55,48 @@ static __always_inline enum manner manner_of_the_call(void)
 	return SOFT;
 }
 
+/*
+ * What is asked for. For private memory the running task holds the address space to change it; for a shared mapping as well, but then nothing
+ * private is asked for. Shared memory comes by an object of a size, or by the page, when something is written.
+ */
+enum asked { PRIVATE, OBJECT, PAGES };
+
+static __always_inline enum asked asked_for(const struct mm_struct *mm)
+{
+	struct pt_regs *registers = (void *)bpf_task_pt_regs(current());
+	unsigned long call = BPF_CORE_READ(registers, orig_ax);
+
+	if ((BPF_CORE_READ(mm, mmap_lock.owner.counter) & ~RWSEM_NONSPINNABLE) != (unsigned long)current())
+		return call == SYS_SHMGET ? OBJECT : PAGES;
+	return call == SYS_MMAP && BPF_CORE_READ(registers, r10) & MAP_SHARED ? OBJECT : PRIVATE;
+}
+
+/* It is charged when it is there (shared.bpf.c). A kernel that asks a second time for a page is refused each time, and that is counted once. */
+static __always_inline int may_share(__u64 pages, enum asked asked)
+{
+	__u32 number;
+	struct slot *slot = current_slot(&number);
+
+	if (!slot || has_room(slot, SHMPAGES, pages))
+		return 1;
+	if (asked == OBJECT || !&shmem_alloc_and_add_folio)
+		refuse_for_want_of_room(slot, SHMPAGES, pages);
+	return 0;
+}
+
 SEC("fmod_ret/security_vm_enough_memory_mm")
 int BPF_PROG(vz_memory_ask, struct mm_struct *mm, long pages, int ret)
 {
 	struct charge *charge;
 	struct slot *slot;
+	enum asked asked;
 
-	if (ret || pages <= 0 || !mm)
+	if (ret || pages <= 0 || !mm || of_the_host(current()->cred))
 		return ret;
-	charge = charge_of(mm);
+	asked = asked_for(mm);
+	if (asked != PRIVATE)
+		return may_share(pages, asked) ? 0 : -ENOMEM;
+	charge = charge_of_space(mm);
 	if (!charge)
 		return 0;
 	slot = slot_of(charge);

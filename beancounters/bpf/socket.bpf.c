@@ -19,7 +19,7 @@ static __always_inline int charge_socket(const struct socket *socket, __u32 reso
 {
 	const struct inode *inode = inode_of(socket);
 
-	return of_the_hosts_root(inode) || charge(inode, resource, HARD) ? 0 : -ENOBUFS;
+	return of_the_hosts_root(inode) ? 0 : charge(inode, resource, HARD, ENOBUFS);
 }
 
 static __always_inline __u32 resource_of(int family, int type, int protocol)

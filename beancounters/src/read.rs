@@ -119,7 +119,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// Those of [`Reader::held`].
     pub fn usage(&mut self, resource: Resource) -> Result<Usage, ReadError> {
-        if let Some(row) = self.kernel(resource) {
+        if let Some(row) = self.kernel(resource)? {
             let amount = |count| Some(Amount::new(resource.unit(), count));
             return Ok(Usage { held: amount(row.held), maxheld: amount(row.maxheld), failcnt: Some(row.failcnt) });
         }
@@ -138,7 +138,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// Those of [`Reader::held`].
     pub fn is_sampled(&mut self, resource: Resource) -> Result<bool, ReadError> {
-        Ok(self.kernel(resource).is_none() && self.peak(resource)?.is_none())
+        Ok(self.kernel(resource)?.is_none() && self.peak(resource)?.is_none())
     }
 
     /// Raises the container's own mark, which is in a file.
@@ -158,7 +158,7 @@ impl<'a> Reader<'a> {
     /// A file is there but cannot be read, or what it says is not a counter.
     pub fn held(&mut self, resource: Resource) -> Result<Option<Amount>, ReadError> {
         use CgroupVersion::{V1, V2};
-        if let Some(row) = self.kernel(resource) {
+        if let Some(row) = self.kernel(resource)? {
             return Ok(Some(Amount::new(resource.unit(), row.held)));
         }
         let count = match (resource, self.sources.version) {
@@ -229,13 +229,20 @@ impl<'a> Reader<'a> {
     }
 
     /// The row that the kernel's programs have. A host without them, and a container that is not attached, have none.
-    fn kernel(&mut self, resource: Resource) -> Option<Counter> {
+    fn kernel(&mut self, resource: Resource) -> Result<Option<Counter>, ReadError> {
         if !bpf::RESOURCES.iter().any(|counting| counting.resource == resource) {
-            return None;
+            return Ok(None);
         }
         let directory = self.sources.processes.as_deref();
         let rows = self.kernel.get_or_insert_with(|| directory.and_then(kernel_rows).unwrap_or_default());
-        rows.iter().find(|(counted, _)| *counted == resource).map(|(_, row)| *row)
+        let Some(mut row) = rows.iter().find(|(counted, _)| *counted == resource).map(|(_, row)| *row) else {
+            return Ok(None);
+        };
+        // That of the programs is up to two seconds old.
+        if let (Resource::Dcachesize, Some(held)) = (resource, self.stat()?.slab_reclaimable) {
+            row = Counter { held, maxheld: row.maxheld.max(held), ..row };
+        }
+        Ok(Some(row))
     }
 
     fn memory(&self, file: &str) -> Result<Option<u64>, ReadError> {

@@ -5,19 +5,23 @@ mod bpf_support;
 
 use std::time::{Duration, Instant};
 
-use beancounters::Resource::{self, Numfile, Numothersock, Numpty, Numtcpsock, Privvmpages};
+use beancounters::Resource::{
+    self, Dcachesize, Kmemsize, Numfile, Numothersock, Numpty, Numtcpsock, Privvmpages, Shmpages,
+};
 use beancounters::Set;
 use beancounters::bpf::{Error, Standing};
 use bpf_support::{Container, enforced, host};
 use tests::wait::wait_until;
 
 /// What each resource is taken with, how many of it one take is, and what a refusal says.
-const TAKES: [(Resource, &str, u64, i32); 5] = [
+const TAKES: [(Resource, &str, u64, i32); 7] = [
     (Numfile, "files", 1, libc::ENFILE),
     (Numtcpsock, "tcp", 1, libc::ENOBUFS),
     (Numothersock, "unix", 1, libc::ENOBUFS),
     (Numothersock, "pairs", 2, libc::ENOBUFS),
     (Numpty, "ptys", 1, libc::ENOSPC),
+    (Shmpages, "shared", 256, libc::ENOMEM),
+    (Shmpages, "tmpfs", 1, libc::ENOSPC),
 ];
 
 #[test]
@@ -28,7 +32,8 @@ fn a_host_says_how_each_resource_stands_and_why() {
     for resource in Resource::LIVE {
         let standing = host.standing(resource).unwrap();
         eprintln!("{resource}: {standing}");
-        let taken = resource == Privvmpages || TAKES.iter().any(|take| take.0 == resource);
+        let taken =
+            [Privvmpages, Kmemsize, Dcachesize].contains(&resource) || TAKES.iter().any(|take| take.0 == resource);
         if reference && taken {
             assert_eq!(standing, Standing::Enforced, "{resource}");
         }
@@ -174,7 +179,9 @@ fn a_cgroup_is_attached_once_detached_at_will_and_starts_from_zero() {
     assert!(matches!(host.read(container.id), Err(Error::NotAttached { .. })));
     assert_eq!(host.attach(container.directory(), &Set::default()).unwrap(), container.id);
     taker.drop_all();
-    for (resource, row) in host.read(container.id).unwrap() {
+    // The kernel's memory is the cgroup's, whoever counts it.
+    let rows = host.read(container.id).unwrap();
+    for (resource, row) in rows.into_iter().filter(|(resource, _)| ![Kmemsize, Dcachesize].contains(resource)) {
         assert_eq!((row.held, row.failcnt), (0, 0), "{resource}: what it had before is nobody's");
     }
     let not_a_cgroup = host.attach(std::path::Path::new("/tmp"), &Set::default());
@@ -193,4 +200,132 @@ fn reading_all_counters_of_a_container_takes_microseconds() {
     let best = best.min().unwrap();
     eprintln!("reading all counters: {best:?}");
     assert!(best < tests::wait::scaled(Duration::from_micros(100)), "{best:?}");
+}
+
+const MIB: u64 = 1 << 20;
+
+/// What `memory.stat` of a container's cgroup says.
+fn stat(container: &Container<'_>, key: &str) -> u64 {
+    let text = std::fs::read_to_string(container.directory().join("memory.stat")).unwrap();
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')).unwrap().parse().unwrap()
+}
+
+#[test]
+fn kernel_memory_is_held_as_the_kernel_counts_it_and_nothing_new_is_had_above_the_barrier() {
+    const TEST: &str = "kernel_memory_is_held_as_the_kernel_counts_it_and_nothing_new_is_had_above_the_barrier";
+    let host = host();
+    if !enforced(TEST, &host, Kmemsize) {
+        return;
+    }
+    let (mut container, mut neighbour) = (Container::new(&host, "kernel"), Container::new(&host, "kernel-beside"));
+    let (mut taker, mut other) = (container.taker(), neighbour.taker());
+    assert_eq!(taker.take("fork", 5), (5, 0));
+    // The kernel's own sum is made every two seconds.
+    let same = || stat(&container, "kernel").abs_diff(container.row(Kmemsize).held) <= 4096 * 16;
+    assert!(wait_until(Duration::from_secs(10), same), "{} {:?}", stat(&container, "kernel"), container.row(Kmemsize));
+
+    let before = container.row(Kmemsize).held;
+    container.bound(Kmemsize, before + 2 * MIB);
+    let (forked, error) = taker.take("fork", 1000);
+    assert!(forked > 0 && error == libc::ENOMEM, "{forked} forks, then {error}");
+    let row = container.row(Kmemsize);
+    assert!(row.failcnt == 1 && row.maxheld + 4096 > row.barrier, "{row:?}");
+    eprintln!("one that forks got {} bytes beyond the barrier", row.maxheld.saturating_sub(row.barrier));
+    assert!(row.maxheld < row.barrier + MIB, "{row:?}");
+    container.bound(Kmemsize, 0);
+    let kinds = ["fork", "files", "tcp", "unix", "directories", "segments", "queues", "semaphores"];
+    for (what, failcnt) in kinds.into_iter().zip(2..) {
+        assert_eq!(taker.take(what, 1), (0, libc::ENOMEM), "{what}");
+        assert_eq!(container.row(Kmemsize).failcnt, failcnt, "{what}: one refusal");
+        assert_eq!(other.take(what, 2), (2, 0), "{what}: a neighbour feels nothing");
+    }
+    assert!(host.refusals(container.id).unwrap().iter().any(|refusal| refusal.resource == Kmemsize));
+    container.bound(Kmemsize, row.maxheld + 16 * MIB);
+    for what in kinds {
+        assert_eq!(taker.take(what, 2), (2, 0), "{what}: raised while it runs");
+    }
+    taker.drop_all();
+    container.kill();
+    let gone = wait_until(Duration::from_secs(20), || container.row(Kmemsize).held < before);
+    assert!(gone, "what is killed gives it back: {:?}, {before} before", container.row(Kmemsize));
+}
+
+#[test]
+fn kernel_memory_is_held_to_little_more_than_the_barrier_by_many_who_fork_without_end() {
+    let host = host();
+    if !enforced("kernel_memory_is_held_to_little_more_than_the_barrier_by_many_who_fork_without_end", &host, Kmemsize)
+    {
+        return;
+    }
+    let mut container = Container::new(&host, "bomb");
+    let mut taker = container.taker();
+    let before = container.row(Kmemsize).held;
+    container.bound(Kmemsize, before + 8 * MIB);
+    taker.tell("bomb", 1);
+    assert!(wait_until(Duration::from_secs(30), || container.row(Kmemsize).failcnt > 100));
+    std::thread::sleep(Duration::from_secs(3));
+    let row = container.row(Kmemsize);
+    eprintln!(
+        "many that fork got {} bytes beyond the barrier, and {} refusals",
+        row.maxheld - row.barrier,
+        row.failcnt
+    );
+    assert!(row.maxheld < row.barrier + 8 * MIB, "{row:?}");
+    container.kill();
+    let gone = wait_until(Duration::from_secs(20), || container.row(Kmemsize).held < before);
+    assert!(gone, "{:?}, {before} before", container.row(Kmemsize));
+}
+
+#[test]
+fn dcache_is_held_by_the_kernels_sum_and_no_new_ones_are_had_above_dcachesize() {
+    let host = host();
+    if !enforced("dcache_is_held_by_the_kernels_sum_and_no_new_ones_are_had_above_dcachesize", &host, Dcachesize) {
+        return;
+    }
+    let (mut container, mut neighbour) = (Container::new(&host, "inodes"), Container::new(&host, "inodes-beside"));
+    let (mut taker, mut other) = (container.taker(), neighbour.taker());
+    let limit = container.row(Dcachesize).held + MIB / 2;
+    assert_eq!(taker.take("directories", 2000), (2000, 0));
+    let counted = || container.row(Dcachesize).held > limit;
+    assert!(wait_until(Duration::from_secs(10), counted), "{:?}", container.row(Dcachesize));
+    container.bound(Dcachesize, limit);
+    assert_eq!(taker.take("directories", 1), (0, libc::ENOMEM));
+    let row = container.row(Dcachesize);
+    assert_eq!(row.failcnt, 1);
+    assert!(row.maxheld >= row.held && row.held > limit, "{row:?}");
+    assert_eq!(taker.take("files", 2), (2, 0), "what is there can be opened");
+    assert_eq!(other.take("directories", 2), (2, 0), "a neighbour feels nothing");
+    taker.drop_all();
+    let given_back = || container.row(Dcachesize).held < limit;
+    assert!(wait_until(Duration::from_secs(10), given_back), "{:?}", container.row(Dcachesize));
+    assert_eq!(taker.take("directories", 2), (2, 0));
+}
+
+#[test]
+fn shared_memory_is_held_by_its_size_and_is_no_private_memory() {
+    let host = host();
+    if !enforced("shared_memory_is_held_by_its_size_and_is_no_private_memory", &host, Shmpages) {
+        return;
+    }
+    let mut container = Container::new(&host, "shared");
+    let mut taker = container.taker();
+    for what in ["segments", "tmpfs", "shared"] {
+        taker.take(what, 1); // perl has what it needs itself
+    }
+    taker.drop_all();
+    assert_eq!(container.row(Shmpages).held, 0);
+    let private = container.row(Privvmpages).held;
+    // Less than one of the mappings: room for perl's own heap.
+    container.bound(Privvmpages, private + 200);
+    container.bound(Shmpages, 20 * 16);
+    assert_eq!(taker.take("segments", 30), (20, libc::ENOMEM), "untouched as they are");
+    let row = container.row(Shmpages);
+    assert_eq!((row.held, row.maxheld, row.failcnt), (320, 320, 1));
+    container.bound(Shmpages, 320 + 10 * 256 + 300);
+    assert_eq!(taker.take("shared", 10), (10, 0));
+    assert_eq!(taker.take("tmpfs", 400), (300, libc::ENOSPC));
+    let row = container.row(Privvmpages);
+    assert!(row.failcnt == 0 && row.held < private + 200, "{row:?}, {private} before");
+    taker.drop_all();
+    assert_eq!(container.row(Shmpages).held, 0);
 }

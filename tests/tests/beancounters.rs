@@ -114,12 +114,10 @@ fn refused(test: &str, kind: &str, resource: &str, bound: u64, errno: &str) {
     drop(taking);
 }
 
-/// The same where the kernel's programs refuse at the barrier (`UBC_ENFORCE`): the counter of refusals is exact, they can be told, and a live raise
-/// helps. Elsewhere the host says that it only counts.
-///
-/// One of `kind` is `each` of the resource's units.
-fn refused_by_the_kernel(test: &str, kind: &str, resource: &str, each: u64, errno: &str) {
-    let Some(node) = running(test) else { return };
+/// Two running containers as [`running`], where the kernel's programs refuse more of `resource` (`UBC_ENFORCE`). Elsewhere the host says that it only
+/// counts.
+fn enforcing(test: &str, resource: &str) -> Option<Node> {
+    let node = running(test)?;
     node.configure("UBC_ENFORCE=yes");
     let restarted = node.vzctl(["restart", "101"]).ok();
     node.done(["restart", "102"]);
@@ -131,10 +129,23 @@ fn refused_by_the_kernel(test: &str, kind: &str, resource: &str, each: u64, errn
         // A kernel that takes such programs takes ours.
         let lsm = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
         assert!(!lsm.contains("bpf"), "{standing}\n{restarted:?}");
-        return skip(test, "this kernel takes no LSM programs");
+        skip(test, "this kernel takes no LSM programs");
+        return None;
     }
-    let bound = row(&node, 101, resource)[0] + 40 * each;
+    Some(node)
+}
+
+fn set_both(node: &Node, resource: &str, bound: u64) {
     node.done(["set", "101", &format!("--{resource}"), &format!("{bound}:{bound}")]);
+}
+
+/// Of `kind` no more can be had than the barrier: the counter of refusals is exact, they can be told, and a live raise helps.
+///
+/// One of `kind` is `each` of the resource's units.
+fn refused_by_the_kernel(test: &str, kind: &str, resource: &str, each: u64, errno: &str) {
+    let Some(node) = enforcing(test, resource) else { return };
+    let bound = row(&node, 101, resource)[0] + 40 * each;
+    set_both(&node, resource, bound);
     let taking = Taking::of(&node, kind, 100);
     assert!(taking.said.ends_with(errno), "{:?}", taking.said);
     let [held, maxheld, failcnt] = row(&node, 101, resource);
@@ -154,7 +165,7 @@ fn refused_by_the_kernel(test: &str, kind: &str, resource: &str, each: u64, errn
     let neighbour = node.run("vzctl", ["exec2", "102", "echo as before > /x; cat /x"]).ok().stdout;
     assert_eq!(neighbour, "as before\n");
     drop(taking);
-    node.done(["set", "101", &format!("--{resource}"), &format!("{0}:{0}", bound + 400 * each)]);
+    set_both(&node, resource, bound + 400 * each);
     assert_eq!(Taking::of(&node, kind, 100).said, "took 100 all");
     let back = || row(&node, 101, resource)[0] <= bound - 40 * each;
     assert!(wait_until(scaled(Duration::from_secs(5)), back), "{resource} is held: {:?}", row(&node, 101, resource));
@@ -219,6 +230,56 @@ fn the_kernel_refuses_more_terminals_than_numpty() {
 fn the_kernel_refuses_more_address_space_than_privvmpages() {
     let test = "the_kernel_refuses_more_address_space_than_privvmpages";
     refused_by_the_kernel(test, "private-pages", "privvmpages", 100, "ENOMEM");
+}
+
+#[test]
+fn the_kernel_refuses_new_shared_memory_above_shmpages() {
+    refused_by_the_kernel(
+        "the_kernel_refuses_new_shared_memory_above_shmpages",
+        "shared-page",
+        "shmpages",
+        1,
+        "ENOMEM",
+    );
+}
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn the_kernel_refuses_new_processes_above_kmemsize() {
+    let Some(node) = enforcing("the_kernel_refuses_new_processes_above_kmemsize", "kmemsize") else { return };
+    let bound = row(&node, 101, "kmemsize")[0] + 2 * MIB;
+    set_both(&node, "kmemsize", bound);
+    let taking = Taking::of(&node, "process", 200);
+    assert!(taking.said.ends_with("ENOMEM"), "{:?}", taking.said);
+    let [_, maxheld, failcnt] = row(&node, 101, "kmemsize");
+    assert!((bound - 4096..bound + MIB).contains(&maxheld) && failcnt >= 1, "{maxheld} {failcnt} of {bound}");
+    let events = node.run("vzubc", ["--events", "101"]).ok().stdout;
+    assert!(events.contains(" kmemsize: take (pid "), "{events}");
+    let neighbour = node.run("vzctl", ["exec2", "102", "echo as before > /x; cat /x"]).ok().stdout;
+    assert_eq!(neighbour, "as before\n");
+    drop(taking);
+    set_both(&node, "kmemsize", bound + 64 * MIB);
+    assert_eq!(Taking::of(&node, "process", 40).said, "took 40 all");
+}
+
+#[test]
+fn the_kernel_refuses_new_inodes_above_dcachesize() {
+    let Some(node) = enforcing("the_kernel_refuses_new_inodes_above_dcachesize", "dcachesize") else { return };
+    set_both(&node, "kmemsize", 256 * MIB);
+    set_both(&node, "dcachesize", 256 * MIB);
+    let bound = row(&node, 101, "dcachesize")[0] + MIB / 2;
+    assert_eq!(Taking::of(&node, "directory", 2000).said, "took 2000 all");
+    set_both(&node, "dcachesize", bound);
+    // The kernel makes its sum every two seconds.
+    assert!(wait_until(scaled(Duration::from_secs(5)), || Taking::of(&node, "directory", 1).said == "took 0 ENOMEM"));
+    let [held, maxheld, failcnt] = row(&node, 101, "dcachesize");
+    assert!(held > bound && maxheld >= held && failcnt >= 1, "{held} {maxheld} {failcnt} of {bound}");
+    let events = node.run("vzubc", ["--events", "101"]).ok().stdout;
+    assert!(events.contains(" dcachesize: take (pid "), "{events}");
+    assert_eq!(node.run("vzctl", ["exec2", "102", "mkdir /x && echo as before"]).ok().stdout, "as before\n");
+    set_both(&node, "dcachesize", 256 * MIB);
+    assert_eq!(Taking::of(&node, "directory", 10).said, "took 10 all");
 }
 
 #[test]

@@ -12,6 +12,10 @@
 //! | numtcpsock, numothersock | `socket`, `socketpair`, `accept` (from the call on, so a waiting accept holds one) | ENOBUFS | when the socket goes |
 //! | privvmpages | `mmap`, `brk`, `mremap`, `fork`; the growth of a stack, `exec` and `mprotect` at the limit only | ENOMEM | when it is unmapped |
 //!
+//! | kmemsize | pages of kernel memory, as the memory cgroup counts them | ENOMEM for a new task, file, socket, inode or IPC object | when the kernel frees them |
+//! | dcachesize | the kernel's own sum of memory it could give back, made every two seconds | ENOMEM for a new inode, at the limit | when it is |
+//! | shmpages | System V and shared anonymous memory with its size, tmpfs and memfd with what is in them | ENOMEM; in tmpfs ENOSPC | when it is removed |
+//!
 //! privvmpages is of processes: one that was moved into the cgroup counts from its next such call on. `vmguarpages` is what is not refused.
 //!
 //! Only what a container gets while it is attached is charged to it, and what outlives that is nobody's.
@@ -153,6 +157,8 @@ impl Host {
         for resource in Resource::LIVE {
             slot.bound(bounds.get(resource).unwrap_or_else(|| Bound::kernel_default(resource, 0)));
         }
+        // It is counted by differences; what the kernel has for it already is given back like all other.
+        slot.counters[Resource::Kmemsize as usize].held.store(kernel_bytes(cgroup)?, Relaxed);
         slot.level.store(level, Relaxed);
         slot.cgroup.store(id, Release);
         sys::insert(self.containers.as_fd(), id, number as u32).map_err(|source| {
@@ -212,7 +218,7 @@ impl Host {
         let slot = self.slot(cgroup)?.ok_or(Error::NotAttached { cgroup })?;
         for counter in &slot.counters {
             counter.failcnt.store(0, Relaxed);
-            counter.maxheld.store(counter.held.load(Relaxed), Relaxed);
+            counter.maxheld.store(counter.held(), Relaxed);
         }
         Ok(())
     }
@@ -302,8 +308,25 @@ impl layout::Slot {
     fn row(&self, resource: Resource) -> Counter {
         let counter = &self.counters[resource as usize];
         let bound = Bound::new(resource, counter.barrier.load(Relaxed), counter.limit.load(Relaxed));
-        let held = counter.held.load(Relaxed);
-        Counter::new(bound, held, counter.maxheld.load(Relaxed), counter.failcnt.load(Relaxed))
+        Counter::new(bound, counter.held(), counter.maxheld.load(Relaxed), counter.failcnt.load(Relaxed))
+    }
+}
+
+impl layout::Counter {
+    /// Below zero is none: somebody moved in with what was charged elsewhere, and has given it back.
+    fn held(&self) -> u64 {
+        let held = self.held.load(Relaxed);
+        if held > i64::MAX as u64 { 0 } else { held }
+    }
+}
+
+/// The kernel memory of a cgroup2 directory and all below it; none where it has no memory controller.
+fn kernel_bytes(cgroup: &Path) -> Result<u64, Error> {
+    let path = cgroup.join("memory.stat");
+    match std::fs::read_to_string(&path) {
+        Ok(stat) => Ok(stat.lines().find_map(|line| line.strip_prefix("kernel ")?.parse().ok()).unwrap_or(0)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(source) => Err(Error::Path { what: "read", path, source }),
     }
 }
 

@@ -20,6 +20,20 @@ pub struct Counting {
 /// All that the programs count, in the order of the tables.
 pub const RESOURCES: &[Counting] = &[
     Counting {
+        resource: Resource::Kmemsize,
+        counted_by: &["vz_kmem_count"],
+        refused_by: &[
+            "vz_kmem_task",
+            "vz_kmem_inode",
+            "vz_file_alloc",
+            "vz_socket_create",
+            "vz_socket_accept",
+            "vz_kmem_queue",
+            "vz_kmem_semaphores",
+            "vz_kmem_segment",
+        ],
+    },
+    Counting {
         resource: Resource::Privvmpages,
         counted_by: &[
             "vz_memory_ask",
@@ -33,6 +47,11 @@ pub const RESOURCES: &[Counting] = &[
             "vz_memory_brk",
         ],
         refused_by: &[],
+    },
+    Counting {
+        resource: Resource::Shmpages,
+        counted_by: &["vz_shared_setup", "vz_shared_change", "vz_shared_gone"],
+        refused_by: &["vz_memory_ask"],
     },
     Counting {
         resource: Resource::Numtcpsock,
@@ -49,6 +68,7 @@ pub const RESOURCES: &[Counting] = &[
         counted_by: &["vz_socket_create", "vz_socket_accept", "vz_socket_free"],
         refused_by: &[],
     },
+    Counting { resource: Resource::Dcachesize, counted_by: &["vz_dcache_count"], refused_by: &["vz_kmem_inode"] },
     Counting { resource: Resource::Numfile, counted_by: &["vz_file_alloc", "vz_file_free"], refused_by: &[] },
 ];
 
@@ -82,6 +102,9 @@ impl Host {
         let Some(counting) = RESOURCES.iter().find(|counting| counting.resource == resource) else {
             return Ok(Standing::Absent("no program counts it".to_owned()));
         };
+        if matches!(resource, Resource::Kmemsize | Resource::Dcachesize) && memory_is_in_v1() {
+            return Ok(Standing::Absent("the memory controller of this host is in cgroup v1".to_owned()));
+        }
         if let Some(why) = self.missing(counting.counted_by)? {
             return Ok(Standing::Absent(why));
         }
@@ -108,6 +131,13 @@ impl Host {
     }
 }
 
+/// Then a container's memory is counted in a cgroup that the programs do not know.
+fn memory_is_in_v1() -> bool {
+    let hierarchy = |line: &str| line.strip_prefix("memory")?.split_whitespace().next()?.parse::<u32>().ok();
+    let controllers = std::fs::read_to_string("/proc/cgroups").unwrap_or_default();
+    controllers.lines().find_map(hierarchy).is_some_and(|hierarchy| hierarchy != 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,11 +148,13 @@ mod tests {
             include_str!("../../bpf/file.bpf.c"),
             include_str!("../../bpf/socket.bpf.c"),
             include_str!("../../bpf/memory.bpf.c"),
+            include_str!("../../bpf/kmem.bpf.c"),
+            include_str!("../../bpf/shared.bpf.c"),
         ]
         .concat();
         for program in RESOURCES.iter().flat_map(|counting| counting.counted_by.iter().chain(counting.refused_by)) {
             let call = program.strip_prefix("vz_memory_").unwrap_or(program);
-            let written = [format!("BPF_PROG({program},"), format!("AFTER({call})")];
+            let written = [format!("BPF_PROG({program},"), format!("BPF_PROG({program})"), format!("AFTER({call})")];
             assert!(written.iter().any(|form| sources.contains(form)), "{program}");
             assert!(program.len() < NAME_BYTES, "{program}");
         }

@@ -52,6 +52,13 @@ impl<'a> Container<'a> {
         let parent = cgroup2().join(format!("vz-ubc-{}", std::process::id()));
         let directory = parent.join(name);
         std::fs::create_dir_all(directory.join("below")).expect("root, and a cgroup2 tree");
+        // Where the host's memory controller is in this tree, what is below has a memory cgroup of its own.
+        for above in [&cgroup2(), &parent, &directory] {
+            let controllers = std::fs::read_to_string(above.join("cgroup.controllers")).expect("a cgroup2 directory");
+            if controllers.split_whitespace().any(|controller| controller == "memory") {
+                std::fs::write(above.join("cgroup.subtree_control"), "+memory").expect("nobody is in it");
+            }
+        }
         let id = host.attach(&directory, &Set::default()).expect("there is room");
         Self { host, id, directory, children: Vec::new() }
     }
@@ -113,9 +120,14 @@ impl Taker {
         line.trim().to_owned()
     }
 
+    /// Says what to take, and does not wait.
+    pub(crate) fn tell(&mut self, what: &str, count: u32) {
+        writeln!(self.to, "{what} {count}").expect("the child listens");
+    }
+
     /// How many of `count` it got, and the error that ended it.
     pub(crate) fn take(&mut self, what: &str, count: u32) -> (u32, i32) {
-        writeln!(self.to, "{what} {count}").expect("the child listens");
+        self.tell(what, count);
         let line = self.line();
         let (got, error) = line.split_once(' ').unwrap_or_else(|| panic!("{what} {count}: the child said {line:?}"));
         (got.parse().expect("a number"), error.parse().expect("a number"))

@@ -13,6 +13,7 @@
 #include <sys/resource.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -65,6 +66,12 @@ static int shared_page(long n) {
     return shmctl(id, IPC_RMID, NULL) < 0 ? -1 : mapped;
 }
 
+static int directory(long n) {
+    char name[64];
+    snprintf(name, sizeof name, "/taken-%d-%ld", (int)getpid(), n);
+    return mkdir(name, 0700);
+}
+
 static int signal_queued(long n) { return sigqueue(getpid(), SIGRTMIN, (union sigval){.sival_int = (int)n}); }
 
 static int process(long n) {
@@ -79,7 +86,7 @@ int main(int argc, char **argv) {
         const char *name;
         int (*take)(long);
     } kinds[] = {{"file", file}, {"tcp", tcp}, {"bare-tcp", bare_tcp}, {"udp", udp}, {"local", local}, {"lock", lock}, {"pty", pty},
-                 {"locked-page", locked_page}, {"private-pages", private_pages}, {"shared-page", shared_page},
+                 {"locked-page", locked_page}, {"private-pages", private_pages}, {"shared-page", shared_page}, {"directory", directory},
                  {"signal", signal_queued}, {"process", process}};
     if (argc != 3) return 2;
     // What it forks is ended with it, and nobody else.

@@ -55,6 +55,9 @@ pub(super) fn rows(sources: &Sources, kernel: impl Fn(Resource) -> Option<bpf::S
 /// What a program inside is told at the barrier.
 fn refusal(resource: Resource) -> &'static str {
     match resource {
+        Resource::Kmemsize => "new tasks, files, sockets, inodes and IPC objects fail with ENOMEM at the barrier",
+        Resource::Dcachesize => "new inodes fail with ENOMEM at the limit, by the kernel's sum of every two seconds",
+        Resource::Shmpages => "shmget and shared mappings fail with ENOMEM, tmpfs with ENOSPC, at the barrier",
         Resource::Privvmpages => "mmap, brk and fork fail with ENOMEM at the barrier",
         Resource::Numfile => "open and its like fail with ENFILE at the barrier",
         Resource::Numpty => "opening a terminal fails with ENOSPC at the barrier",

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Mutex;
 
-use beancounters::bpf::{NAME_BYTES, VERDICT_BYTES};
+use beancounters::bpf::{self, NAME_BYTES, VERDICT_BYTES};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, ObjectBuilder, OpenObject, PrintLevel, libbpf_sys, set_print};
 
 static OBJECTS: &[&[u8]] = include!(concat!(env!("OUT_DIR"), "/objects.rs"));
@@ -114,6 +114,17 @@ fn why(error: libbpf_rs::Error) -> String {
     let said = SAID.lock().map(|said| said.clone()).unwrap_or_default();
     let reason = said.iter().find(|line| line.contains("failed") || line.contains("not found"));
     reason.map_or_else(|| error.to_string(), Clone::clone)
+}
+
+/// From here on the programs of this build count what is counted by differences (`bpf/kmem.bpf.c`), and those of another no more. Without the map
+/// there are no such programs.
+pub(crate) fn count(maps: &Path) -> Result<(), Box<dyn Error>> {
+    let pin = maps.join("counting");
+    if pin.exists() {
+        let build = u64::from_str_radix(bpf::BUILD, 16)?;
+        MapHandle::from_pinned_path(&pin)?.update(&0u32.to_ne_bytes(), &build.to_ne_bytes(), MapFlags::ANY)?;
+    }
+    Ok(())
 }
 
 /// Pins the report, whose presence says that all is done.

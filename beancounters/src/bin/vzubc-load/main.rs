@@ -38,6 +38,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let maps = pins::make(&directory.join("maps"))?;
     let links = pins::make(&own)?;
     let report = load::all(&maps, &links)?;
+    load::count(&maps)?;
     load::publish(&report, &own.join("report"))?;
     pins::clear_others(&directory, &["maps", bpf::BUILD])?;
     Ok(())
