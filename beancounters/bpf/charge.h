@@ -87,6 +87,34 @@ static __always_inline struct slot *current_slot(__u32 *number)
 	return 0;
 }
 
+/* The container that a cgroup is, or is in. Those of cgroup v1 have ids of their own. */
+static __always_inline struct slot *slot_of_cgroup(const struct cgroup *cgroup)
+{
+	const void *ancestors = (const void *)cgroup + bpf_core_field_offset(struct cgroup, ancestors);
+	__u32 zero = 0, depth;
+	struct host *h = bpf_map_lookup_elem(&host, &zero);
+
+	if (!h || !h->levels[0] || BPF_CORE_READ(cgroup, root, hierarchy_id))
+		return 0;
+	depth = BPF_CORE_READ(cgroup, level);
+#pragma unroll
+	for (int i = 0; i < LEVELS; i++) {
+		__u32 level = h->levels[i], *number;
+		const struct cgroup *ancestor;
+		__u64 id;
+
+		if (!level)
+			return 0;
+		if (level > depth || bpf_probe_read_kernel(&ancestor, sizeof(ancestor), ancestors + level * sizeof(ancestor)))
+			continue;
+		id = BPF_CORE_READ(ancestor, kn, id);
+		number = bpf_map_lookup_elem(&containers, &id);
+		if (number)
+			return bpf_map_lookup_elem(&slots, number);
+	}
+	return 0;
+}
+
 /* Remembers a refusal, at most one a second of each resource, so that a loop that is refused does not wash out all others. */
 static __noinline void tell(struct slot *slot, __u32 resource, __u64 wanted, __u32 at_limit)
 {
@@ -185,24 +213,36 @@ static __always_inline void refuse_for_want_of_room(struct slot *slot, __u32 res
 	refuse(slot, resource, amount, slot->counters[resource].limit < slot->counters[resource].barrier);
 }
 
-/* Whether the kernel may have more memory for a container: its counter is raised by the page (kmem.bpf.c). */
+/* Whether there may be `amount` more, for what is charged only once it is there. */
+static __always_inline int may_have(struct slot *slot, __u32 resource, __u64 amount)
+{
+	if (has_room(slot, resource, amount))
+		return 1;
+	refuse_for_want_of_room(slot, resource, amount);
+	return 0;
+}
+
+/*
+ * Whether the kernel may have more memory for a container: its counter is raised by the page (kmem.bpf.c). What it could give back of it is not
+ * in the way: K6 threw that away before it refused.
+ */
 static __always_inline int may_have_kernel_memory(struct slot *slot)
 {
-	if (has_room(slot, KMEMSIZE, PAGE_SIZE))
+	if (has_room(slot, KMEMSIZE, PAGE_SIZE - slot->counters[DCACHESIZE].held))
 		return 1;
 	refuse_for_want_of_room(slot, KMEMSIZE, PAGE_SIZE);
 	return 0;
 }
 
 /*
- * Charges what lies at `object` to the running task's container; -`error` is a refusal, and -ENOMEM one for want of kernel memory. What is
+ * Charges `amount` for what lies at `object` to the running task's container; -`error` is a refusal, and -ENOMEM one for want of kernel memory. What is
  * charged already is left alone, so that two versions of a program may run beside each other while one takes over. Without room in `charges`
  * it is allowed and said, never leaked.
  */
-static __always_inline int charge(const void *object, __u32 resource, enum manner manner, int error)
+static __always_inline int charge_all(const void *object, __u32 resource, __u64 amount, enum manner manner, int error)
 {
 	__u64 key = (__u64)object;
-	struct charge charge = { .resource = resource, .amount = 1 };
+	struct charge charge = { .resource = resource, .amount = amount };
 	struct slot *slot = current_slot(&charge.slot);
 	long failed;
 
@@ -215,12 +255,23 @@ static __always_inline int charge(const void *object, __u32 resource, enum manne
 			__sync_fetch_and_add(&slot->uncharged, 1);
 		return 0;
 	}
-	if (!may_have_kernel_memory(slot))
+	if (manner == HARD && !may_have_kernel_memory(slot))
 		error = ENOMEM;
-	else if (may_hold(slot, resource, 1, manner))
+	else if (may_hold(slot, resource, amount, manner))
 		return 0;
 	bpf_map_delete_elem(&charges, &key);
 	return -error;
+}
+
+static __always_inline int charge(const void *object, __u32 resource, enum manner manner, int error)
+{
+	return charge_all(object, resource, 1, manner, error);
+}
+
+/* Of what is there already, and was not asked for. */
+static __always_inline void charge_anyway(const void *object, __u32 resource, __u64 amount)
+{
+	charge_all(object, resource, amount, FORCE, 0);
 }
 
 static __always_inline struct slot *slot_of(const struct charge *charge)

@@ -19,10 +19,12 @@ enum { BPF_MAP_TYPE_HASH = 1, BPF_MAP_TYPE_ARRAY = 2 };
 enum { BPF_ANY = 0, BPF_NOEXIST = 1 };
 enum { BPF_F_NO_PREALLOC = 1 << 0, BPF_F_MMAPABLE = 1 << 10 };
 
+#define EAGAIN 11
 #define ENOMEM 12
 #define EEXIST 17
 #define ENFILE 23
 #define ENOSPC 28
+#define ENOLCK 37
 #define ENOBUFS 105
 
 #define AF_INET 2
@@ -37,6 +39,8 @@ enum { BPF_F_NO_PREALLOC = 1 << 0, BPF_F_MMAPABLE = 1 << 10 };
 #define MAP_SHARED 1
 #define PAGE_SHIFT 12
 #define PAGE_SIZE (1 << PAGE_SHIFT)
+#define F_UNLCK 2
+#define UCOUNT_RLIMIT_SIGPENDING 2
 
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
@@ -44,12 +48,41 @@ enum { BPF_F_NO_PREALLOC = 1 << 0, BPF_F_MMAPABLE = 1 << 10 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+typedef struct {
+	__s64 counter;
+} atomic64_t;
+
+struct ucounts {
+	atomic64_t rlimit[4];
+};
+
 struct user_namespace {
 	int level;
+	struct user_namespace *parent;
+	struct ucounts *ucounts;
 };
 
 struct cred {
 	struct user_namespace *user_ns;
+};
+
+struct kernfs_node {
+	__u64 id;
+};
+
+struct cgroup_root {
+	int hierarchy_id;
+};
+
+struct cgroup {
+	int level;
+	struct kernfs_node *kn;
+	struct cgroup_root *root;
+	struct cgroup *ancestors[1];
+};
+
+struct css_set {
+	struct cgroup *dfl_cgrp;
 };
 
 typedef struct {
@@ -58,6 +91,7 @@ typedef struct {
 
 struct super_block {
 	unsigned long s_flags;
+	unsigned long s_magic;
 };
 
 struct inode {
@@ -87,10 +121,44 @@ struct rw_semaphore {
 	struct atomic_counter owner;
 };
 
+struct file_lock {
+	struct file *fl_file;
+};
+
+struct file_lock_core {
+	struct file *flc_file;
+};
+
+/* Since 6.9 its first part is that of a lease, too. */
+struct file_lock___6_9 {
+	struct file_lock_core c;
+};
+
 struct mm_struct {
 	struct rw_semaphore mmap_lock;
+	unsigned long total_vm;
+	unsigned long locked_vm;
 	unsigned long data_vm;
 	unsigned long stack_vm;
+	unsigned long def_flags;
+};
+
+struct rlimit {
+	unsigned long rlim_cur;
+};
+
+struct signal_struct {
+	struct rlimit rlim[16];
+};
+
+struct kern_ipc_perm {
+	int id;
+};
+
+struct shmid_kernel {
+	struct kern_ipc_perm shm_perm; /* the first, here as there */
+	struct file *shm_file;
+	unsigned long shm_segsz;
 };
 
 struct task_struct {
@@ -98,6 +166,8 @@ struct task_struct {
 	struct mm_struct *mm;
 	const struct cred *real_cred;
 	const struct cred *cred;
+	struct css_set *cgroups;
+	struct signal_struct *signal;
 };
 
 struct sock_common {
@@ -122,22 +192,9 @@ struct socket_alloc {
 
 struct pt_regs {
 	unsigned long r10;
+	unsigned long si;
+	unsigned long di;
 	unsigned long orig_ax;
-};
-
-struct kernfs_node {
-	__u64 id;
-};
-
-struct cgroup_root {
-	int hierarchy_id;
-};
-
-struct cgroup {
-	int level;
-	struct kernfs_node *kn;
-	struct cgroup_root *root;
-	struct cgroup *ancestors[1];
 };
 
 struct cgroup_subsys_state {

@@ -21,35 +21,6 @@ struct {
 /* Of a kernel (since 6.10) that keeps only some of the items: where it has which. */
 extern const void mem_cgroup_stats_index __ksym __weak;
 
-/* The container that a memory cgroup is, or is in. Those of cgroup v1 have ids of their own. */
-static __always_inline struct slot *slot_of_cgroup(const struct cgroup_subsys_state *css)
-{
-	const struct cgroup *cgroup = BPF_CORE_READ(css, cgroup);
-	const void *ancestors = (const void *)cgroup + bpf_core_field_offset(struct cgroup, ancestors);
-	__u32 zero = 0, depth;
-	struct host *h = bpf_map_lookup_elem(&host, &zero);
-
-	if (!h || !h->levels[0] || BPF_CORE_READ(cgroup, root, hierarchy_id))
-		return 0;
-	depth = BPF_CORE_READ(cgroup, level);
-#pragma unroll
-	for (int i = 0; i < LEVELS; i++) {
-		__u32 level = h->levels[i], *number;
-		const struct cgroup *ancestor;
-		__u64 id;
-
-		if (!level)
-			return 0;
-		if (level > depth || bpf_probe_read_kernel(&ancestor, sizeof(ancestor), ancestors + level * sizeof(ancestor)))
-			continue;
-		id = BPF_CORE_READ(ancestor, kn, id);
-		number = bpf_map_lookup_elem(&containers, &id);
-		if (number)
-			return bpf_map_lookup_elem(&slots, number);
-	}
-	return 0;
-}
-
 SEC("fentry/__mod_memcg_state")
 int BPF_PROG(vz_kmem_count, struct mem_cgroup *memcg, int item, int pages)
 {
@@ -64,7 +35,7 @@ int BPF_PROG(vz_kmem_count, struct mem_cgroup *memcg, int item, int pages)
 	build = bpf_map_lookup_elem(&counting, &zero);
 	if (!build || *build != VZ_BUILD)
 		return 0;
-	slot = slot_of_cgroup(&memcg->css);
+	slot = slot_of_cgroup(memcg->css.cgroup);
 	if (!slot)
 		return 0;
 	counter = &slot->counters[KMEMSIZE];
@@ -93,7 +64,7 @@ static __always_inline __s64 sum(const struct mem_cgroup *memcg, __u32 item)
 SEC("fexit/mem_cgroup_css_rstat_flush")
 int BPF_PROG(vz_dcache_count, struct cgroup_subsys_state *css, int cpu)
 {
-	struct slot *slot = slot_of_cgroup(css);
+	struct slot *slot = slot_of_cgroup(css->cgroup);
 	__u64 id;
 	__s64 bytes;
 

@@ -15,6 +15,7 @@
 //! | numfile | descriptors of its processes | – | – |
 //! | numflock | `/proc/locks`, those of its processes | – | – |
 //! | numpty | the terminals in its `/dev/pts` | – | – |
+//! | numiptent | nftables and iptables of its network namespace (`netfilter.rs`) | – | – |
 //! | numtcpsock, numothersock, tcpsndbuf, tcprcvbuf, othersockbuf, dgramrcvbuf | lists of its network namespace | – | – |
 //!
 //! Everything else, and every file a kernel does not have, is `None`: not known, and never a zero in its place. Only a maxheld that nobody keeps
@@ -38,6 +39,7 @@ use std::path::{Path, PathBuf};
 use crate::amount::{Amount, Unit};
 use crate::bpf;
 use crate::counter::Counter;
+use crate::netfilter;
 use crate::peaks::Peaks;
 use crate::resource::Resource;
 use crate::sockets::{self, Sockets};
@@ -120,8 +122,10 @@ impl<'a> Reader<'a> {
     /// Those of [`Reader::held`].
     pub fn usage(&mut self, resource: Resource) -> Result<Usage, ReadError> {
         if let Some(row) = self.kernel(resource)? {
-            let amount = |count| Some(Amount::new(resource.unit(), count));
-            return Ok(Usage { held: amount(row.held), maxheld: amount(row.maxheld), failcnt: Some(row.failcnt) });
+            let held = self.held(resource)?;
+            let most = held.map_or(0, Amount::count).max(row.maxheld);
+            let maxheld = Some(Amount::new(resource.unit(), most));
+            return Ok(Usage { held, maxheld, failcnt: Some(row.failcnt) });
         }
         // The peak last: it is then no less than what was held before.
         let held = self.held(resource)?;
@@ -158,7 +162,8 @@ impl<'a> Reader<'a> {
     /// A file is there but cannot be read, or what it says is not a counter.
     pub fn held(&mut self, resource: Resource) -> Result<Option<Amount>, ReadError> {
         use CgroupVersion::{V1, V2};
-        if let Some(row) = self.kernel(resource)? {
+        // Of signals the programs see when one is queued, not when it is taken.
+        if let (false, Some(row)) = (resource == Resource::Numsiginfo, self.kernel(resource)?) {
             return Ok(Some(Amount::new(resource.unit(), row.held)));
         }
         let count = match (resource, self.sources.version) {
@@ -187,6 +192,7 @@ impl<'a> Reader<'a> {
             (Resource::Tcprcvbuf, _) => self.sockets()?.map(|sockets| sockets.tcp_receive_bytes),
             (Resource::Othersockbuf, _) => self.sockets()?.map(|sockets| sockets.other_send_bytes),
             (Resource::Dgramrcvbuf, _) => self.sockets()?.map(|sockets| sockets.datagram_receive_bytes),
+            (Resource::Numiptent, _) => self.sources.init.map(netfilter::entries).transpose()?.flatten(),
             _ => None,
         };
         Ok(count.map(|count| in_unit_of(resource, count)))

@@ -6,7 +6,8 @@ mod bpf_support;
 use std::time::{Duration, Instant};
 
 use beancounters::Resource::{
-    self, Dcachesize, Kmemsize, Numfile, Numothersock, Numpty, Numtcpsock, Privvmpages, Shmpages,
+    self, Dcachesize, Kmemsize, Lockedpages, Numfile, Numflock, Numothersock, Numpty, Numsiginfo, Numtcpsock,
+    Privvmpages, Shmpages,
 };
 use beancounters::Set;
 use beancounters::bpf::{Error, Standing};
@@ -14,7 +15,7 @@ use bpf_support::{Container, enforced, host};
 use tests::wait::wait_until;
 
 /// What each resource is taken with, how many of it one take is, and what a refusal says.
-const TAKES: [(Resource, &str, u64, i32); 7] = [
+const TAKES: [(Resource, &str, u64, i32); 11] = [
     (Numfile, "files", 1, libc::ENFILE),
     (Numtcpsock, "tcp", 1, libc::ENOBUFS),
     (Numothersock, "unix", 1, libc::ENOBUFS),
@@ -22,6 +23,10 @@ const TAKES: [(Resource, &str, u64, i32); 7] = [
     (Numpty, "ptys", 1, libc::ENOSPC),
     (Shmpages, "shared", 256, libc::ENOMEM),
     (Shmpages, "tmpfs", 1, libc::ENOSPC),
+    (Numflock, "flocks", 1, libc::ENOLCK),
+    (Numflock, "ranges", 1, libc::ENOLCK),
+    (Lockedpages, "locked-maps", 1, libc::EAGAIN),
+    (Lockedpages, "locked-segments", 1, libc::ENOMEM),
 ];
 
 #[test]
@@ -32,8 +37,8 @@ fn a_host_says_how_each_resource_stands_and_why() {
     for resource in Resource::LIVE {
         let standing = host.standing(resource).unwrap();
         eprintln!("{resource}: {standing}");
-        let taken =
-            [Privvmpages, Kmemsize, Dcachesize].contains(&resource) || TAKES.iter().any(|take| take.0 == resource);
+        let taken = [Privvmpages, Kmemsize, Dcachesize, Numsiginfo].contains(&resource)
+            || TAKES.iter().any(|take| take.0 == resource);
         if reference && taken {
             assert_eq!(standing, Standing::Enforced, "{resource}");
         }
@@ -103,6 +108,95 @@ fn a_connection_that_may_not_be_accepted_waits_for_room() {
     assert_eq!(taker.take("accept", 1), (1, 0), "it was still in the queue");
     container.kill();
     assert!(wait_until(Duration::from_secs(10), || container.row(Numtcpsock).held == 0));
+}
+
+#[test]
+fn a_lock_is_split_merged_changed_waited_for_and_handed_on() {
+    let host = host();
+    if !enforced("a_lock_is_split_merged_changed_waited_for_and_handed_on", &host, Numflock) {
+        return;
+    }
+    let mut container = Container::new(&host, "locks");
+    let mut taker = container.taker();
+    for (what, held, why) in [
+        ("lock", 1, "a range is one"),
+        ("unlock-middle", 2, "what is left of it on both sides"),
+        ("lock-middle", 1, "three that touch are one"),
+        ("read-middle", 3, "another kind between two"),
+        ("lock", 1, "one in place of three"),
+        ("flock-shared", 2, ""),
+        ("flock-exclusive", 2, "the same one"),
+        ("open-lock", 3, "of an open file description"),
+        ("lease", 4, ""),
+        ("lease", 4, "the same one"),
+        ("wait", 4, "what waits holds nothing"),
+    ] {
+        assert_eq!(taker.take(what, 1), (1, 0), "{what}");
+        assert_eq!(container.row(Numflock).held, held, "{what}: {why}");
+    }
+    let waits = || std::fs::read_to_string("/proc/locks").unwrap().contains("-> POSIX");
+    assert!(wait_until(Duration::from_secs(10), waits));
+    assert_eq!(container.row(Numflock).held, 4, "what waits holds nothing");
+    assert_eq!(taker.take("unlock", 1), (1, 0));
+    assert!(wait_until(Duration::from_secs(10), || container.row(Numflock).held == 4), "it got what it waited for");
+    taker.take("close", 1);
+    assert_eq!(container.row(Numflock).held, 4, "its files are open in the one that waited");
+    container.kill();
+    assert!(wait_until(Duration::from_secs(10), || container.row(Numflock).held == 0));
+    let row = container.row(Numflock);
+    assert_eq!((row.maxheld, row.failcnt), (4, 0));
+}
+
+#[test]
+fn a_signal_that_cannot_be_queued_is_a_refusal_and_the_most_that_were_is_kept() {
+    let host = host();
+    if !enforced("a_signal_that_cannot_be_queued_is_a_refusal_and_the_most_that_were_is_kept", &host, Numsiginfo) {
+        return;
+    }
+    let mut container = Container::new(&host, "signals");
+    let mut taker = container.taker();
+    assert_eq!(taker.take("limit-signals", 1), (1, 0));
+    assert_eq!(taker.take("signals", 4), (4, 0));
+    let row = container.row(Numsiginfo);
+    assert_eq!((row.held, row.maxheld, row.failcnt), (4, 4, 0));
+    assert_eq!(taker.take("signals", 20), (6, libc::EAGAIN));
+    assert_eq!(taker.take("signals", 1), (0, libc::EAGAIN));
+    assert_eq!(taker.take("kills", 1), (1, 0), "it arrives without who sent it");
+    let row = container.row(Numsiginfo);
+    assert_eq!((row.maxheld, row.failcnt), (10, 3));
+    let refusals = host.refusals(container.id).unwrap();
+    assert_eq!((refusals[0].resource, refusals[0].pid), (Numsiginfo, taker.pid));
+}
+
+#[test]
+fn what_is_locked_is_counted_of_all_and_refused_to_each() {
+    let host = host();
+    if !enforced("what_is_locked_is_counted_of_all_and_refused_to_each", &host, Lockedpages) {
+        return;
+    }
+    let mut container = Container::new(&host, "locked");
+    let (mut one, mut other) = (container.taker(), container.taker());
+    let held = |container: &Container<'_>| container.row(Lockedpages).held;
+    assert_eq!(one.take("mlock", 5), (5, 0));
+    assert_eq!(other.take("mlock", 3), (3, 0));
+    assert_eq!(held(&container), 8, "of both");
+    assert_eq!(one.take("munlock", 1), (1, 0));
+    assert_eq!(held(&container), 7);
+    assert_eq!(one.take("fork", 1), (1, 0));
+    assert_eq!(held(&container), 7, "a child has the memory and not the locks");
+    other.drop_all();
+    assert_eq!(held(&container), 4, "what is unmapped is not locked");
+    assert_eq!(container.row(Lockedpages).failcnt, 0);
+
+    assert_eq!(one.take("limit-locked", 1), (1, 0));
+    assert_eq!(one.take("mlock-hole", 1), (0, libc::ENOMEM));
+    assert_eq!(container.row(Lockedpages).failcnt, 0, "there was nothing to lock");
+    assert_eq!(one.take("mlock", 20), (12, libc::ENOMEM));
+    assert_eq!(one.take("mlockall", 1), (0, libc::ENOMEM));
+    let row = container.row(Lockedpages);
+    assert_eq!((row.held, row.maxheld, row.failcnt), (16, 16, 2));
+    container.kill();
+    assert!(wait_until(Duration::from_secs(10), || held(&container) == 0));
 }
 
 /// One mapping of the child's, 1 MiB.

@@ -283,6 +283,36 @@ fn the_kernel_refuses_new_inodes_above_dcachesize() {
 }
 
 #[test]
+fn the_kernel_refuses_more_locks_than_numflock() {
+    refused_by_the_kernel("the_kernel_refuses_more_locks_than_numflock", "lock", "numflock", 1, "ENOLCK");
+}
+
+#[test]
+fn the_kernel_refuses_more_locked_memory_than_lockedpages_of_all_processes_together() {
+    let test = "the_kernel_refuses_more_locked_memory_than_lockedpages_of_all_processes_together";
+    refused_by_the_kernel(test, "locked-page", "lockedpages", 1, "ENOMEM");
+}
+
+#[test]
+fn the_kernel_refuses_signals_beyond_numsiginfo_and_counts_it() {
+    let test = "the_kernel_refuses_signals_beyond_numsiginfo_and_counts_it";
+    let Some(node) = enforcing(test, "numsiginfo") else { return };
+    node.done(["set", "101", "--numsiginfo", "60:60", "--save"]);
+    node.done(["restart", "101"]);
+    let taking = Taking::of(&node, "signal", 80);
+    assert!(taking.said.ends_with("EAGAIN"), "{:?}", taking.said);
+    let [held, maxheld, failcnt] = row(&node, 101, "numsiginfo");
+    assert!(held <= 60 && held > 60 - 16, "{held}");
+    assert_eq!((maxheld, failcnt), (60, 1));
+    assert_eq!(row(&node, 102, "numsiginfo")[2], 0, "of the neighbour");
+    drop(taking);
+    let back = || row(&node, 101, "numsiginfo")[0] < 16;
+    assert!(wait_until(scaled(Duration::from_secs(5)), back), "{:?}", row(&node, 101, "numsiginfo"));
+    // What ended the program was queued beyond: a plain signal is not refused.
+    assert!((60..=64).contains(&row(&node, 101, "numsiginfo")[1]), "{:?}", row(&node, 101, "numsiginfo"));
+}
+
+#[test]
 fn no_more_processes_than_numproc() {
     refused("no_more_processes_than_numproc", "process", "numproc", 40, "EAGAIN");
 }
@@ -355,6 +385,11 @@ fn shared_memory_is_counted() {
 #[test]
 fn queued_signals_are_counted() {
     counted("queued_signals_are_counted", "signal", "numsiginfo", 100, 1);
+}
+
+#[test]
+fn rules_of_the_packet_filter_are_counted() {
+    counted("rules_of_the_packet_filter_are_counted", "rule", "numiptent", 50, 1);
 }
 
 #[test]

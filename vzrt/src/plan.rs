@@ -225,7 +225,7 @@ mod tests {
             serde_json::to_string(&GuestPlan::default()).unwrap(),
         );
         let mut plan: Plan = serde_json::from_str(&text).unwrap();
-        plan.spec.linux_mut().as_mut().unwrap().set_seccomp(Some(policy::seccomp(&[])));
+        plan.spec.linux_mut().as_mut().unwrap().set_seccomp(Some(policy::seccomp(&[], false)));
         plan
     }
 

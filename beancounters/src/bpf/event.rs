@@ -1,6 +1,6 @@
 //! Who was refused what, and when.
 
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::{Duration, SystemTime};
 
 use super::layout;
@@ -39,6 +39,42 @@ pub(super) fn read(slot: &layout::Slot) -> Vec<Refusal> {
     let mut found: Vec<Refusal> = slot.ring.iter().filter_map(|event| one(event, booted)).collect();
     found.sort_by_key(|refusal| refusal.number);
     found
+}
+
+/// Counts a refusal and remembers it, as the programs do with theirs (`refuse` in `bpf/charge.h`): at most one a second of each resource.
+pub(super) fn refuse(slot: &layout::Slot, resource: Resource, wanted: u64, at_limit: bool, thread: u32) {
+    let counter = &slot.counters[resource as usize];
+    let failcnt = counter.failcnt.fetch_add(1, Relaxed) + 1;
+    let now = since_boot().as_nanos() as u64;
+    let told = counter.told_ns.load(Relaxed);
+    let lately = told != 0 && now.saturating_sub(told) < 1_000_000_000;
+    if lately || counter.told_ns.compare_exchange(told, now, Relaxed, Relaxed).is_err() {
+        return;
+    }
+    let number = slot.events.fetch_add(1, Relaxed);
+    let event = &slot.ring[number as usize % layout::EVENTS];
+    event.sequence.store(0, Release);
+    event.boottime_ns.store(now, Relaxed);
+    event.held.store(counter.held.load(Relaxed), Relaxed);
+    event.wanted.store(wanted, Relaxed);
+    event.bound.store(if at_limit { &counter.limit } else { &counter.barrier }.load(Relaxed), Relaxed);
+    event.failcnt.store(failcnt, Relaxed);
+    event.resource.store(resource as u32, Relaxed);
+    event.at_limit.store(at_limit.into(), Relaxed);
+    event.pid.store(process_of(thread).unwrap_or(thread), Relaxed);
+    event.tid.store(thread, Relaxed);
+    let command = std::fs::read(format!("/proc/{thread}/comm")).unwrap_or_default();
+    let command = command.strip_suffix(b"\n").unwrap_or(&command);
+    for (place, byte) in event.comm.iter().enumerate() {
+        byte.store(command.get(place).copied().unwrap_or(0), Relaxed);
+    }
+    event.sequence.store(number + 1, Release);
+}
+
+/// Whose thread it is; `None`: it is gone.
+fn process_of(thread: u32) -> Option<u32> {
+    let status = std::fs::read(format!("/proc/{thread}/status")).ok()?;
+    String::from_utf8_lossy(&status).lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
 }
 
 fn since_boot() -> Duration {

@@ -10,6 +10,9 @@
 //! | numfile | each open file | ENFILE | when the last descriptor of it goes |
 //! | numpty | each open of a `ptmx` | ENOSPC | when that file goes |
 //! | numtcpsock, numothersock | `socket`, `socketpair`, `accept` (from the call on, so a waiting accept holds one) | ENOBUFS | when the socket goes |
+//! | numflock | each lock that is held, of flock, fcntl and leases; none for one that waits | ENOLCK | when it is gone, whoever does it |
+//! | numsiginfo | by the kernel itself; the programs keep the most, and count refusals | EAGAIN, by a limit of the user namespace | – |
+//! | lockedpages | `mlock` and its kin, `mmap` of what is locked, `shmctl(SHM_LOCK)`, of all processes together | `mmap` EAGAIN, `shmctl` ENOMEM; of `mlock` only failures are counted, refusing it is the caller's ([`Host::allows`]) | when it is unlocked or unmapped |
 //! | privvmpages | `mmap`, `brk`, `mremap`, `fork`; the growth of a stack, `exec` and `mprotect` at the limit only | ENOMEM | when it is unmapped |
 //!
 //! | kmemsize | pages of kernel memory, as the memory cgroup counts them | ENOMEM for a new task, file, socket, inode or IPC object | when the kernel frees them |
@@ -190,6 +193,22 @@ impl Host {
     pub fn set_bound(&self, cgroup: u64, bound: Bound) -> Result<(), Error> {
         self.slot(cgroup)?.ok_or(Error::NotAttached { cgroup })?.bound(bound);
         Ok(())
+    }
+
+    /// Whether `wanted` more of a resource is within its bounds, for what no program is asked about. Nothing is held by it; a no counts as a
+    /// refusal, of this thread.
+    ///
+    /// # Errors
+    /// It is not counted.
+    pub fn allows(&self, cgroup: u64, resource: Resource, wanted: u64, thread: u32) -> Result<bool, Error> {
+        let slot = self.slot(cgroup)?.ok_or(Error::NotAttached { cgroup })?;
+        let row = slot.row(resource);
+        let (barrier, limit) = (row.barrier, row.limit);
+        let allowed = row.held.saturating_add(wanted) <= barrier.min(limit);
+        if !allowed {
+            event::refuse(slot, resource, wanted, limit < barrier, thread);
+        }
+        Ok(allowed)
     }
 
     /// Whether a cgroup is counted.

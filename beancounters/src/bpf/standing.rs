@@ -34,6 +34,23 @@ pub const RESOURCES: &[Counting] = &[
         ],
     },
     Counting {
+        resource: Resource::Lockedpages,
+        counted_by: &[
+            "vz_memory_mlock",
+            "vz_memory_mlock2",
+            "vz_memory_mlockall",
+            "vz_memory_munlock",
+            "vz_memory_munlockall",
+            "vz_memory_mmap",
+            "vz_memory_munmap",
+            "vz_memory_mremap",
+            "vz_memory_brk",
+            "vz_memory_exit",
+            "vz_memory_segment",
+        ],
+        refused_by: &["vz_memory_map_locked", "vz_memory_lock_segment"],
+    },
+    Counting {
         resource: Resource::Privvmpages,
         counted_by: &[
             "vz_memory_ask",
@@ -59,10 +76,16 @@ pub const RESOURCES: &[Counting] = &[
         refused_by: &[],
     },
     Counting {
+        resource: Resource::Numflock,
+        counted_by: &["vz_lock_take", "vz_lock_lease", "vz_lock_give_back"],
+        refused_by: &["vz_lock_ask"],
+    },
+    Counting {
         resource: Resource::Numpty,
         counted_by: &["vz_pty_open", "vz_file_alloc", "vz_file_free"],
         refused_by: &[],
     },
+    Counting { resource: Resource::Numsiginfo, counted_by: &["vz_signal_queue"], refused_by: &[] },
     Counting {
         resource: Resource::Numothersock,
         counted_by: &["vz_socket_create", "vz_socket_accept", "vz_socket_free"],
@@ -150,11 +173,13 @@ mod tests {
             include_str!("../../bpf/memory.bpf.c"),
             include_str!("../../bpf/kmem.bpf.c"),
             include_str!("../../bpf/shared.bpf.c"),
+            include_str!("../../bpf/lock.bpf.c"),
+            include_str!("../../bpf/signal.bpf.c"),
         ]
         .concat();
         for program in RESOURCES.iter().flat_map(|counting| counting.counted_by.iter().chain(counting.refused_by)) {
             let call = program.strip_prefix("vz_memory_").unwrap_or(program);
-            let written = [format!("BPF_PROG({program},"), format!("BPF_PROG({program})"), format!("AFTER({call})")];
+            let written = [format!("BPF_PROG({program},"), format!("BPF_PROG({program})"), format!("AFTER({call},")];
             assert!(written.iter().any(|form| sources.contains(form)), "{program}");
             assert!(program.len() < NAME_BYTES, "{program}");
         }

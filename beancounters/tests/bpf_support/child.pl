@@ -11,6 +11,16 @@ sub Queue::DESTROY { msgctl(${$_[0]}, 0, 0) }
 sub Semaphores::DESTROY { semctl(${$_[0]}, 0, 0, 0) }
 sub Directory::DESTROY { rmdir ${$_[0]} }
 sub kept { my ($class, $what) = @_; defined $what ? bless \$what, $class : undef }
+POSIX::sigprocmask(POSIX::SIG_BLOCK, POSIX::SigSet->new(40));
+# The files of locks, gone from the directory at once. fcntl's struct flock, as x86_64 has it.
+my ($ranges, $whole, $description, $leased) = map { scratch($_) } '+<', '+<', '+<', '<';
+sub scratch {
+    my ($path, $mode, $h) = ("/tmp/vz-locks-$$", @_);
+    open($h, '>', $path) && open($h, $mode, $path) && unlink $path or die "$path: $!";
+    $h
+}
+sub range { my ($call, $file, $type, $start, $length) = @_; fcntl($file, $call, pack 's s x4 q q i x4', $type, 0, $start, $length, 0) ? 0 : undef }
+use constant { F_RDLCK => 0, F_WRLCK => 1, F_UNLCK => 2, F_SETLK => 6, F_SETLKW => 7, F_OFD_SETLK => 37, F_SETLEASE => 1024 };
 my %take = (
     files => sub { my $h; open($h, '<', '/dev/null') ? $h : undef },
     tcp   => sub { my $h; socket($h, PF_INET, SOCK_STREAM, 0) ? $h : undef },
@@ -30,8 +40,45 @@ my %take = (
     connect => sub { my $h; socket($h, PF_INET, SOCK_STREAM, 0) && connect($h, getsockname $listener) ? $h : undef },
     accept => sub { my $h; accept($h, $listener) ? $h : undef },
     churn => sub { my $h; open($h, '<', '/dev/null') && close $h && socket($h, PF_INET, SOCK_STREAM, 0) && close $h ? 0 : undef },
+    flocks => sub { my $h; open($h, '<', '/dev/null') && flock($h, 1) ? $h : undef },
+    ranges => sub { my $at = 2 * @kept; defined range(F_SETLK, $ranges, F_WRLCK, $at, 1) ? bless \$at, 'Range' : undef },
+    lock => sub { range(F_SETLK, $ranges, F_WRLCK, 0, 100) },
+    unlock => sub { range(F_SETLK, $ranges, F_UNLCK, 0, 0) },
+    'unlock-middle' => sub { range(F_SETLK, $ranges, F_UNLCK, 50, 1) },
+    'lock-middle' => sub { range(F_SETLK, $ranges, F_WRLCK, 50, 1) },
+    'read-middle' => sub { range(F_SETLK, $ranges, F_RDLCK, 50, 1) },
+    'flock-shared' => sub { flock($whole, 1) ? 0 : undef },
+    'flock-exclusive' => sub { flock($whole, 2) ? 0 : undef },
+    'open-lock' => sub { range(F_OFD_SETLK, $description, F_WRLCK, 0, 1) },
+    'limit-signals' => sub { syscall(160, 11, my $limit = pack 'Q Q', 10, 10) ? undef : 0 },
+    # Of the lowest real-time signal, which is blocked: by rt_sigqueueinfo with SI_QUEUE, and by kill.
+    signals => sub { syscall(129, $$, 40, my $info = pack 'i i i x116', 40, 0, -1) ? undef : 0 },
+    kills => sub { kill(40, $$) ? 0 : undef },
+    'locked-maps' => sub { my $at = syscall(9, 0, 4096, 3, 0x2022, -1, 0); $at == -1 ? undef : bless \$at, 'Page' },
+    mlock => sub { my $at = syscall(9, 0, 4096, 3, 0x22, -1, 0); syscall(149, $at, 4096) ? undef : bless \$at, 'Page' },
+    munlock => sub { syscall(150, ${$kept[-1]}, 4096) ? undef : 0 },
+    mlockall => sub { syscall(151, 1) ? undef : 0 },
+    'mlock-hole' => sub { syscall(149, 0, 4096) ? undef : 0 },
+    'limit-locked' => sub { syscall(160, 8, my $limit = pack 'Q Q', 16 * 4096, 16 * 4096) ? undef : 0 },
+    # Removed at once, it goes with its last user.
+    'locked-segments' => sub {
+        my $id = syscall(29, 0, 4096, 01600);
+        my $at = syscall(30, $id, 0, 0);
+        my $error = syscall(31, $id, 11, 0) && $!;
+        syscall(31, $id, 0, 0);
+        return bless \$at, 'LockedSegment' unless $error;
+        syscall(67, $at);
+        $! = $error;
+        undef
+    },
+    lease => sub { fcntl($leased, F_SETLEASE, F_RDLCK) ? 0 : undef },
+    wait => sub { my $pid = fork; unless ($pid) { range(F_SETLKW, $ranges, F_WRLCK, 0, 1); sleep 1000; exit } $pid },
+    close => sub { close $_ for $whole, $description, $leased; 0 },
     fork  => sub { my $pid = fork; return undef unless defined $pid; unless ($pid) { sleep 1000; exit } $pid },
 );
+sub Range::DESTROY { range(F_SETLK, $ranges, F_UNLCK, ${$_[0]}, 1) }
+sub Page::DESTROY { syscall(11, ${$_[0]}, 4096) }
+sub LockedSegment::DESTROY { syscall(67, ${$_[0]}) }
 print "ready\n";
 while (my $line = <STDIN>) {
     my ($what, $count) = split ' ', $line;

@@ -4,6 +4,9 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netlink.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
@@ -74,6 +77,57 @@ static int directory(long n) {
 
 static int signal_queued(long n) { return sigqueue(getpid(), SIGRTMIN, (union sigval){.sival_int = (int)n}); }
 
+struct message {
+    struct nlmsghdr head;
+    struct nfgenmsg of;
+    char attributes[64];
+};
+
+static char *message(char *at, int type, int flags, int family, int subsystem) {
+    struct message *message = (void *)at;
+    memset(message, 0, sizeof *message);
+    message->head = (struct nlmsghdr){.nlmsg_len = NLMSG_LENGTH(sizeof message->of), .nlmsg_type = type, .nlmsg_flags = NLM_F_REQUEST | flags};
+    message->of = (struct nfgenmsg){.nfgen_family = family, .res_id = htons(subsystem)};
+    return at + message->head.nlmsg_len;
+}
+
+static char *attribute(char *message, char *at, int type, const void *value, int bytes) {
+    struct nlattr *attribute = (void *)at;
+    *attribute = (struct nlattr){.nla_len = NLA_HDRLEN + bytes, .nla_type = type};
+    memcpy(at + NLA_HDRLEN, value, bytes);
+    at += NLA_ALIGN(attribute->nla_len);
+    ((struct nlmsghdr *)message)->nlmsg_len = at - message;
+    return at;
+}
+
+// A rule of nftables that says nothing, in a table that is gone with the socket.
+static int rule(long n) {
+    static int netfilter = -1;
+    char batch[1024], *start = batch, *at = message(batch, NFNL_MSG_BATCH_BEGIN, 0, AF_UNSPEC, NFNL_SUBSYS_NFTABLES);
+    if (netfilter < 0) {
+        netfilter = socket(AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER);
+        at = message(start = at, NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWTABLE, NLM_F_CREATE, AF_INET, 0);
+        at = attribute(start, at, NFTA_TABLE_NAME, "take", 5);
+        at = attribute(start, at, NFTA_TABLE_FLAGS, &(unsigned){htonl(2 /* NFT_TABLE_F_OWNER */)}, 4);
+        at = message(start = at, NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWCHAIN, NLM_F_CREATE, AF_INET, 0);
+        at = attribute(start, at, NFTA_CHAIN_TABLE, "take", 5);
+        at = attribute(start, at, NFTA_CHAIN_NAME, "here", 5);
+    }
+    at = message(start = at, NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND | NLM_F_ACK, AF_INET, 0);
+    at = attribute(start, at, NFTA_RULE_TABLE, "take", 5);
+    at = attribute(start, at, NFTA_RULE_CHAIN, "here", 5);
+    at = message(at, NFNL_MSG_BATCH_END, 0, AF_UNSPEC, NFNL_SUBSYS_NFTABLES);
+    if (send(netfilter, batch, at - batch, 0) < 0) return -1;
+    struct {
+        struct nlmsghdr head;
+        struct nlmsgerr said;
+        char rest[256];
+    } answer;
+    if (recv(netfilter, &answer, sizeof answer, 0) < 0) return -1;
+    errno = answer.head.nlmsg_type == NLMSG_ERROR ? -answer.said.error : EPROTO;
+    return errno ? -1 : 0;
+}
+
 static int process(long n) {
     int pid = fork();
     if (pid == 0)
@@ -87,7 +141,7 @@ int main(int argc, char **argv) {
         int (*take)(long);
     } kinds[] = {{"file", file}, {"tcp", tcp}, {"bare-tcp", bare_tcp}, {"udp", udp}, {"local", local}, {"lock", lock}, {"pty", pty},
                  {"locked-page", locked_page}, {"private-pages", private_pages}, {"shared-page", shared_page}, {"directory", directory},
-                 {"signal", signal_queued}, {"process", process}};
+                 {"signal", signal_queued}, {"rule", rule}, {"process", process}};
     if (argc != 3) return 2;
     // What it forks is ended with it, and nobody else.
     setpgid(0, 0);

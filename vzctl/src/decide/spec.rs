@@ -79,7 +79,7 @@ pub(super) fn spec(node: &Node, container: &Subject, ids: IdRange) -> Result<Spe
         .gid_mappings(vec![mapping(ids.gid, ids.count).map_err(bad)?])
         .resources(resources(settings, &container.ve_private)?)
         .cgroups_path(format!("/{}/{}", node.global.cgroup, container.ctid))
-        .seccomp(policy::seccomp(&container.doors()))
+        .seccomp(policy::seccomp(&container.doors(), node.global.enforce_bounds))
         .masked_paths(MASKED.map(str::to_owned).to_vec())
         .readonly_paths(READ_ONLY.map(str::to_owned).to_vec())
         .build()

@@ -60,6 +60,13 @@ fn refusal(resource: Resource) -> &'static str {
         Resource::Shmpages => "shmget and shared mappings fail with ENOMEM, tmpfs with ENOSPC, at the barrier",
         Resource::Privvmpages => "mmap, brk and fork fail with ENOMEM at the barrier",
         Resource::Numfile => "open and its like fail with ENFILE at the barrier",
+        Resource::Lockedpages => {
+            "mlock (but with the feature nesting) and SHM_LOCK fail with ENOMEM at the barrier, mmap with EAGAIN"
+        }
+        Resource::Numflock => "flock and fcntl fail with ENOLCK at the barrier, a change of a lock too",
+        Resource::Numsiginfo => {
+            "counts refusals; RLIMIT_SIGPENDING of the user namespace refuses: sigqueue fails with EAGAIN at the barrier"
+        }
         Resource::Numpty => "opening a terminal fails with ENOSPC at the barrier",
         Resource::Numtcpsock | Resource::Numothersock => "socket and accept fail with ENOBUFS at the barrier",
         _ => "refused at the barrier",
@@ -121,7 +128,7 @@ fn standing(resource: Resource, sources: &Sources) -> (Standing, &'static str) {
         (Resource::Tcpsndbuf | Resource::Tcprcvbuf | Resource::Othersockbuf | Resource::Dgramrcvbuf, _) => {
             (Counted, "bytes queued, by the lists of its network namespace; their memory is part of physpages")
         }
-        (Resource::Numiptent, _) => (Absent, "rules are not counted yet"),
+        (Resource::Numiptent, _) => (Counted, "rules of nftables and entries of iptables in its network namespace"),
         (Resource::Avnumproc, _) => (Absent, "only vzcfgvalidate and vzsplit use it"),
     }
 }

@@ -39,6 +39,16 @@ pub(crate) fn detach(cgroup: &CtCgroup) {
     }
 }
 
+/// Whether the container may have `wanted` more of what no program in the kernel is asked about. One that is not counted there may.
+///
+/// # Errors
+/// The kernel's counters can't be used.
+pub(crate) fn allows(cgroup: &CtCgroup, resource: Resource, wanted: u64, thread: u32) -> Result<bool, bpf::Error> {
+    let Some(host) = bpf::Host::open()? else { return Ok(true) };
+    let id = bpf::id(cgroup.cgroup2())?;
+    Ok(!host.has(id)? || host.allows(id, resource, wanted, thread)?)
+}
+
 /// Other bounds for a container that runs; they hold at once.
 ///
 /// # Errors

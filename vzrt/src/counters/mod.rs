@@ -19,8 +19,8 @@ use beancounters::read::{ReadError, Reader, Sources, Usage};
 use beancounters::{Amount, Bound, Counter, Counters, Resource, Set};
 
 pub(crate) use self::desk::{Desk, close_if_idle, open, serve};
-pub(crate) use self::kernel::detach;
 pub use self::kernel::rebound;
+pub(crate) use self::kernel::{allows, detach};
 pub(crate) use self::table::{Register, Table};
 use crate::cgroup::{self, CtCgroup};
 use crate::error::Failed;

@@ -8,7 +8,7 @@ use libc::{EAFNOSUPPORT, ENOSYS, EPERM};
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArgBuilder, LinuxSeccompOperator, LinuxSyscall};
 
 use super::Feature;
-use crate::view::answers::ANSWERED;
+use crate::view::answers::{ANSWERED, LOCKING};
 
 /// System calls that are refused alike, for one reason.
 struct Denied {
@@ -127,9 +127,9 @@ const DENIED_FAMILIES: &[DeniedFamilies] = &[
     },
 ];
 
-/// The system call filter of a container with `features` opened, for [`crate::seccomp::Program::compile`] and for the printed plan.
+/// The system call filter of a container with `features` opened, and asked before it locks memory if it is `bounded` (`UBC_ENFORCE`), for [`crate::seccomp::Program::compile`] and for the printed plan.
 #[must_use]
-pub fn seccomp(features: &[Feature]) -> LinuxSeccomp {
+pub fn seccomp(features: &[Feature], bounded: bool) -> LinuxSeccomp {
     let open = |door: Feature| features.iter().any(|f| f.opens(door));
     let calls = DENIED.iter().filter(|d| !d.unless.is_some_and(open)).map(|d| denied(d.names, d.errno, None));
     let families = DENIED_FAMILIES
@@ -138,17 +138,18 @@ pub fn seccomp(features: &[Feature]) -> LinuxSeccomp {
         .flat_map(|d| d.families)
         .map(|&family| denied(&["socket", "socketpair"], EAFNOSUPPORT, Some(family)));
     // Who runs containers inside may want to be asked himself, and the kernel has one to be asked for all that runs below a filter.
-    let asked = (!open(Feature::Nesting)).then(asked);
+    let asked = (!open(Feature::Nesting)).then(|| asked(bounded));
     let mut filter = LinuxSeccomp::default();
     filter.set_default_action(LinuxSeccompAction::ScmpActAllow);
     filter.set_syscalls(Some(calls.chain(families).chain(asked).collect()));
     filter
 }
 
-/// What tells of the machine is answered for the container (`view`).
-fn asked() -> LinuxSyscall {
+/// What tells of the machine is answered for the container (`view`), and what locks memory is measured by what all of it has locked.
+fn asked(bounded: bool) -> LinuxSyscall {
+    let locking: &[&str] = if bounded { &LOCKING } else { &[] };
     let mut call = LinuxSyscall::default();
-    call.set_names(ANSWERED.map(str::to_owned).to_vec());
+    call.set_names(ANSWERED.iter().chain(locking).map(|&name| name.to_owned()).collect());
     call.set_action(LinuxSeccompAction::ScmpActNotify);
     call
 }

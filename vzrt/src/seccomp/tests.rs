@@ -50,7 +50,7 @@ fn ask_by_name(program: &Program, abi: Abi, name: &str, args: &[u64]) -> u32 {
 }
 
 fn policy(features: &[Feature]) -> Program {
-    Program::compile(&policy::seccomp(features), Machine::X86_64).unwrap()
+    Program::compile(&policy::seccomp(features, false), Machine::X86_64).unwrap()
 }
 
 #[test]
@@ -118,6 +118,17 @@ fn a_feature_opens_its_own_calls_and_nesting_opens_what_it_says() {
 }
 
 #[test]
+fn locking_memory_is_asked_about_where_bounds_are_enforced() {
+    let bounded = Program::compile(&policy::seccomp(&[], true), Machine::X86_64).unwrap();
+    for name in ["mlock", "mlock2", "mlockall"] {
+        let notified = ask_by_name(&bounded, Abi::X86_64, "sysinfo", &[]);
+        assert_eq!(ask_by_name(&bounded, Abi::X86_64, name, &[]), notified, "{name}");
+        assert_eq!(ask_by_name(&policy(&[]), Abi::X86_64, name, &[]), ALLOW, "{name}");
+    }
+    assert_eq!(ask_by_name(&bounded, Abi::X86_64, "munlock", &[]), ALLOW);
+}
+
+#[test]
 fn an_unknown_abi_kills_and_x32_is_not_there() {
     let program = policy(&[]);
     let arm = Call { arch: Abi::Arm.audit_arch(), nr: 1, ..Call::default() };
@@ -135,7 +146,7 @@ fn an_unknown_abi_kills_and_x32_is_not_there() {
 
 #[test]
 fn architectures_left_out_of_the_filter_are_closed() {
-    let mut only_native = policy::seccomp(&[]);
+    let mut only_native = policy::seccomp(&[], false);
     only_native.set_architectures(Some(vec![Arch::ScmpArchX86_64, Arch::ScmpArchMips]));
     let program = Program::compile(&only_native, Machine::X86_64).unwrap();
     assert_eq!(ask_by_name(&program, Abi::X86_64, "read", &[]), ALLOW);
@@ -144,7 +155,7 @@ fn architectures_left_out_of_the_filter_are_closed() {
 
 #[test]
 fn on_arm_the_same_names_have_the_numbers_of_arm() {
-    let program = Program::compile(&policy::seccomp(&[]), Machine::Aarch64).unwrap();
+    let program = Program::compile(&policy::seccomp(&[], false), Machine::Aarch64).unwrap();
     for abi in [Abi::Aarch64, Abi::Arm] {
         assert_eq!(ask_by_name(&program, abi, "keyctl", &[]), errno(libc::ENOSYS));
         assert_eq!(ask_by_name(&program, abi, "socket", &[40]), errno(libc::EAFNOSUPPORT));

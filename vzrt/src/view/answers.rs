@@ -1,7 +1,9 @@
-//! System calls that tell of the machine, answered for a container: sysinfo(2) and sched_getaffinity(2).
+//! System calls that tell of the machine, answered for a container: sysinfo(2) and sched_getaffinity(2). And those that lock memory, refused
+//! when its processes together would have more than `lockedpages`: no other hook of the kernel's is asked before it locks.
 //!
-//! The container's filter hands them to us (seccomp_unotify(2), Linux 5.5). What is answered decides nothing about what the caller may do, so
-//! it does not matter that its memory can change under us. A container all of whose processes of ours were killed gets `ENOSYS`.
+//! The container's filter hands them to us (seccomp_unotify(2), Linux 5.5). What is told decides nothing about what the caller may do, and
+//! what is decided follows from registers, so it does not matter that its memory can change under us. A container all of whose
+//! processes of ours were killed gets `ENOSYS`.
 
 use std::fs::OpenOptions;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,13 +11,19 @@ use std::os::unix::fs::FileExt;
 
 use rustix::io::Errno;
 
+use beancounters::Resource;
+
 use super::View;
 use super::sys::{self, Answer, Asked};
+use crate::counters;
 use crate::error::{Call, Failed};
 use crate::seccomp::{Width, names_call};
 
 /// The names of the calls answered here, for the filter.
 pub(crate) const ANSWERED: [&str; 2] = ["sysinfo", "sched_getaffinity"];
+
+/// Those asked about before they lock memory, where bounds are enforced.
+pub(crate) const LOCKING: [&str; 3] = ["mlock", "mlock2", "mlockall"];
 
 /// The end of a filter where its questions arrive.
 #[derive(Debug)]
@@ -63,7 +71,10 @@ impl Listener {
                 Err(_) => Answer::Proceed,
             },
             Some(("sched_getaffinity", width)) => self.affinity(asked, view, width),
-            _ => Answer::Proceed,
+            _ => match names_call(asked.arch, asked.number, &LOCKING) {
+                Some((name, _)) => lock(asked, view, name),
+                None => Answer::Proceed,
+            },
         }
     }
 
@@ -94,6 +105,29 @@ impl Listener {
             Err(_) => Answer::Fail(libc::EFAULT),
         }
     }
+}
+
+/// What of a range is locked already is asked for anew: it is not known here.
+fn lock(asked: &Asked, view: &View, name: &str) -> Answer {
+    let (start, length) = (asked.args[0], asked.args[1]);
+    let wanted = match name {
+        "mlockall" if start & libc::MCL_CURRENT as u64 == 0 => return Answer::Proceed,
+        "mlockall" => unlocked_bytes(asked.thread) / view.page_bytes,
+        _ => length.saturating_add(start % view.page_bytes).div_ceil(view.page_bytes),
+    };
+    match counters::allows(&view.cgroup, Resource::Lockedpages, wanted, asked.thread) {
+        Ok(false) => Answer::Fail(libc::ENOMEM),
+        Ok(true) | Err(_) => Answer::Proceed,
+    }
+}
+
+/// The address space of a process that is not locked; none of one that is gone.
+fn unlocked_bytes(process: u32) -> u64 {
+    let status = std::fs::read(format!("/proc/{process}/status")).unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
+    let kib = |name| status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse().ok());
+    let bytes = |name| kib(name).map_or(0, |kib: u64| kib.saturating_mul(1024));
+    bytes("VmSize:").saturating_sub(bytes("VmLck:"))
 }
 
 fn gone(e: &std::io::Error) -> bool {
