@@ -53,7 +53,7 @@ pub(crate) fn entries(pid: u32) -> Result<Option<u64>, ReadError> {
     };
     match counted() {
         Ok(sum) => Ok(Some(sum)),
-        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::EPERM)) => Ok(None),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::EACCES | libc::EPERM)) => Ok(None),
         Err(source) => Err(ReadError::Read { path: path.into(), source }),
     }
 }
