@@ -1,5 +1,5 @@
 //! What the privileged tests share: a node of their own to work on ([`node`]) and [`containers`] on it, a picture of the machine before and
-//! after ([`snapshot`]), a program to talk with ([`session`]), waiting ([`wait`]), skipping ([`skips`]); and what runs them: the [`suite`] of test programs
+//! after ([`snapshot`]), a program to talk with ([`session`]), one that takes much of a resource ([`taking`]), waiting ([`wait`]), skipping ([`skips`]); and what runs them: the [`suite`] of test programs
 //! on this host, and the same in a stock Debian [`machine`].
 
 pub mod compiled;
@@ -11,6 +11,7 @@ pub mod session;
 pub mod skips;
 pub mod snapshot;
 pub mod suite;
+pub mod taking;
 pub mod wait;
 
 use std::error::Error;

@@ -1,59 +1,22 @@
 //! User beancounters of real containers: a small program inside takes some of a resource, and the counters say so on every kind of host.
 #![expect(clippy::expect_used, reason = "a test that fails here has failed")]
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use beancounters::Resource;
-use tests::compiled::TAKE;
 use tests::containers::running_busybox;
 use tests::node::Node;
 use tests::skips::skip;
+use tests::taking::{Taking, can_take, put_tool};
 use tests::wait::{scaled, wait_until};
 
 /// Two running containers, 101 with the tool in it. Their bounds are those of the sample `basic`: the classic set of parameters.
 fn running(test: &str) -> Option<Node> {
-    let tool = match TAKE.compiled() {
-        Ok(tool) => tool,
-        Err(error) => {
-            eprintln!("{error}");
-            skip(test, "needs a C compiler (cc) and static libraries");
-            return None;
-        }
-    };
-    let node = running_busybox(test)?;
+    let node = if can_take(test) { running_busybox(test)? } else { return None };
     node.done(["create", "102"]);
     node.done(["start", "102"]);
-    let mut put = node.command("vzctl", ["exec2", "101", "cat > /take && chmod 755 /take"]);
-    let status = put.stdin(File::open(tool).expect("the tool")).stdout(Stdio::null()).status().expect("vzctl");
-    assert!(status.success(), "copying the tool into the container: {status}");
+    put_tool(&node, 101);
     Some(node)
-}
-
-/// The tool, holding what it has taken until it is dropped.
-struct Taking {
-    child: Child,
-    said: String,
-}
-
-impl Taking {
-    fn of(node: &Node, kind: &str, count: u64) -> Self {
-        let mut command = node.command("vzctl", ["exec2", "101", &format!("exec /take {kind} {count}")]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("vzctl");
-        let mut said = String::new();
-        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut said).expect("a line");
-        Self { child, said: said.trim_end().to_owned() }
-    }
-}
-
-impl Drop for Taking {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        // Killed by itself, with what it has forked.
-        let _ = self.child.wait();
-    }
 }
 
 /// One row of a container: held, maxheld, failcnt.

@@ -75,6 +75,12 @@ static int directory(long n) {
     return mkdir(name, 0700);
 }
 
+// A MiB of memory that is written to.
+static int mib(long n) {
+    void *memory = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return memory == MAP_FAILED ? -1 : (memset(memory, 1, 1 << 20), 0);
+}
+
 static int signal_queued(long n) { return sigqueue(getpid(), SIGRTMIN, (union sigval){.sival_int = (int)n}); }
 
 struct message {
@@ -141,7 +147,7 @@ int main(int argc, char **argv) {
         int (*take)(long);
     } kinds[] = {{"file", file}, {"tcp", tcp}, {"bare-tcp", bare_tcp}, {"udp", udp}, {"local", local}, {"lock", lock}, {"pty", pty},
                  {"locked-page", locked_page}, {"private-pages", private_pages}, {"shared-page", shared_page}, {"directory", directory},
-                 {"signal", signal_queued}, {"rule", rule}, {"process", process}};
+                 {"mib", mib}, {"signal", signal_queued}, {"rule", rule}, {"process", process}};
     if (argc != 3) return 2;
     // What it forks is ended with it, and nobody else.
     setpgid(0, 0);
