@@ -16,9 +16,13 @@ pub struct Tool(&'static str, &'static str);
 pub const ATTACK: Tool = Tool("attack", "tests/tests/security_support/attack.c");
 /// Takes so many of a resource, and keeps them.
 pub const TAKE: Tool = Tool("take", "tests/tests/beancounters/take.c");
+/// Does some work and says how long it took: for `bench`.
+pub const WORK: Tool = Tool("work", "tests/src/bin/bench/work.c");
+/// An init that tells when it ran: for `bench`.
+pub const TICK: Tool = Tool("tick", "tests/src/bin/bench/tick.c");
 
 /// All of them.
-pub const ALL: [Tool; 2] = [ATTACK, TAKE];
+pub const ALL: [Tool; 4] = [ATTACK, TAKE, WORK, TICK];
 
 impl Tool {
     /// The compiled tool, made if this source has not been compiled yet.
@@ -43,7 +47,7 @@ impl Tool {
         // Several programs may find it missing at once: each compiles its own, and the last one's stays.
         let own = directory.join(format!("{name}-{}.new", std::process::id()));
         let mut cc = Command::new("cc");
-        cc.args(["-static", "-O1", "-w", "-o"]).arg(&own).arg(&source).args(["-lutil", "-lrt"]);
+        cc.args(["-static", "-O2", "-w", "-o"]).arg(&own).arg(&source).args(["-lutil", "-lrt"]);
         program::run(cc)?;
         fs_err::rename(&own, &tool)?;
         Ok(tool)

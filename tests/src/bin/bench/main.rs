@@ -1,7 +1,8 @@
 //! Our times beside those of LXC, runc and bare namespaces, in turn (A B C A B C …), on the same root file system, so
 //! that what else the machine does falls on all of them. Prints medians and ratios; asserts nothing. `make bench`.
-//! Then what a container costs: the same programs inside and outside, and the memory that one more of them takes.
+//! Then what a container costs: the same programs inside and outside, the memory that one more of them takes, and reading the counters of many.
 
+mod counters;
 mod footprint;
 mod measure;
 mod overhead;
@@ -36,6 +37,8 @@ enum Part {
     Overhead,
     /// What one more idle container takes of the host's memory.
     Footprint,
+    /// A hundred containers at their limits: how long it takes to read all their counters.
+    Counters,
 }
 
 fn main() -> ExitCode {
@@ -89,6 +92,9 @@ fn measure_parts(
     }
     if wanted(Part::Footprint) {
         footprint::measure(node)?;
+    }
+    if wanted(Part::Counters) {
+        counters::measure(arguments.rounds, node)?;
     }
     Ok(())
 }

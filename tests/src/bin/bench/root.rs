@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use tests::compiled::{TICK, WORK};
 use tests::program::run;
 
 /// What uid 0 inside is outside, for all runtimes.
@@ -27,12 +28,8 @@ pub(crate) fn make(directory: &Path) -> Result<Roots, Box<dyn Error>> {
     for part in ["bin", "sbin", "etc", "dev", "proc", "sys", "run", "tmp", "root", "var"] {
         fs_err::create_dir_all(plain.join(part))?;
     }
-    for (program, source) in [("sbin/init", include_str!("tick.c")), ("bin/work", include_str!("work.c"))] {
-        let file = directory.join("source.c");
-        fs_err::write(&file, source)?;
-        let mut cc = Command::new("cc");
-        cc.args(["-O2", "-static", "-o"]).arg(plain.join(program)).arg(&file);
-        run(cc)?;
+    for (program, tool) in [("sbin/init", TICK), ("bin/work", WORK)] {
+        fs_err::copy(tool.compiled()?, plain.join(program))?;
     }
     fs_err::copy("/usr/bin/busybox", plain.join("bin/busybox"))?;
     for applet in ["sh", "true", "cat", "hostname", "halt"] {

@@ -1,11 +1,12 @@
 // The same work inside a container and outside: does one kind of it and prints how long that took, in nanoseconds.
-// work cpu|null|calls|files|net|proc|again [directory]
+// work cpu|null|calls|files|net|proc|again|open|socket|map|fork [directory]
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -113,11 +114,43 @@ static void net(void) {
     need(waitpid(other, &status, 0) == other && status == 0, "the other side");
 }
 
+// What beancounters count, each by itself: a file, a socket, address space, a process.
+static void open_close(void) {
+    for (int i = 0; i < 200 * 1000; i++) {
+        int fd = open("/dev/null", O_RDONLY);
+        need(fd >= 0 && close(fd) == 0, "/dev/null");
+    }
+}
+
+static void socket_close(void) {
+    for (int i = 0; i < 100 * 1000; i++) {
+        int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+        need(fd >= 0 && close(fd) == 0, "socket");
+    }
+}
+
+static void map_unmap(void) {
+    for (int i = 0; i < 200 * 1000; i++) {
+        void *at = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        need(at != MAP_FAILED && munmap(at, 65536) == 0, "mmap");
+    }
+}
+
+static void fork_wait(void) {
+    for (int i = 0; i < 2000; i++) {
+        pid_t child = fork();
+        need(child >= 0, "fork");
+        if (child == 0) _exit(0);
+        need(waitpid(child, NULL, 0) == child, "waitpid");
+    }
+}
+
 int main(int argc, char **argv) {
-    need(argc >= 2, "work cpu|null|calls|files|net|proc|again [directory]");
+    need(argc >= 2, "work cpu|null|calls|files|net|proc|again|open|socket|map|fork [directory]");
     if (argc > 2) need(chdir(argv[2]) == 0, argv[2]);
     struct { const char *name; void (*run)(void); } kinds[] = {
-        {"cpu", cpu}, {"null", null_calls}, {"calls", calls}, {"files", files}, {"net", net}, {"proc", proc}, {"again", again}};
+        {"cpu", cpu}, {"null", null_calls}, {"calls", calls}, {"files", files}, {"net", net}, {"proc", proc}, {"again", again},
+        {"open", open_close}, {"socket", socket_close}, {"map", map_unmap}, {"fork", fork_wait}};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (strcmp(argv[1], kinds[i].name) == 0) {
             struct timespec a, b;
