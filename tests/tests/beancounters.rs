@@ -1,6 +1,8 @@
 //! User beancounters of real containers: a small program inside takes some of a resource, and the counters say so on every kind of host.
 #![expect(clippy::expect_used, reason = "a test that fails here has failed")]
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
 use beancounters::Resource;

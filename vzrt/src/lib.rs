@@ -36,6 +36,7 @@ pub mod lock;
 pub mod log;
 pub mod monitor;
 pub mod net;
+pub mod overdraft;
 pub mod plan;
 pub mod policy;
 pub mod reboot;

@@ -9,6 +9,7 @@ use oci_spec::runtime::{
     LinuxThrottleDeviceBuilder,
 };
 use vzrt::cgroup::{self, weights};
+use vzrt::overdraft;
 
 use crate::config::settings::Settings;
 use crate::config::values::Mask;
@@ -74,20 +75,13 @@ fn guaranteed_bytes(bounds: &beancounters::Set) -> Option<u64> {
     Some(promised.min(ram))
 }
 
-/// Who is killed when the whole host is out of memory: the kernel kills the largest, and takes a container's processes for smaller by what it is
-/// promised (oomguarpages), in thousandths of the host's memory (proc_pid_oom_score_adj(5)).
-///
-/// OpenVZ compared how far containers as wholes were beyond their promise. Here each process is given all of it, which comes to the same where a
-/// container's memory is mostly one program's.
+/// What the processes of a container that holds nothing yet count for when the whole host is out of memory: less by what it is promised
+/// (oomguarpages).
 ///
 /// # Errors
 /// As [`bounds`].
-pub fn oom_score_adj(settings: &Settings, host_memory_bytes: u64) -> Result<i32, Failure> {
-    let promised = bounds(settings)?.get(Resource::Oomguarpages).and_then(|bound| bound.barrier().in_bytes());
-    let thousandths =
-        promised.map_or(0, |bytes| u128::from(bytes.count()) * 1000 / u128::from(host_memory_bytes.max(1)));
-    // -1000 would be a promise without end.
-    Ok(-i32::try_from(thousandths).unwrap_or(i32::MAX).min(999))
+pub fn oom_score_adj(settings: &Settings, host_bytes: u64) -> Result<i32, Failure> {
+    Ok(overdraft::adjustment(0, 0, overdraft::promised_bytes(&bounds(settings)?), host_bytes))
 }
 
 fn cpu(settings: &Settings) -> Result<LinuxCpu, Failure> {

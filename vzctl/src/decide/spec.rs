@@ -55,7 +55,7 @@ pub(super) fn spec(node: &Node, container: &Subject, ids: IdRange) -> Result<Spe
                 .map_err(bad)?,
         )
         .rlimits(rlimits(settings)?)
-        .oom_score_adj(oom_score_adj(settings, vzrt::counters::host_ram_bytes())?)
+        .oom_score_adj(oom_score_adj(settings, vzrt::overdraft::host_bytes())?)
         .no_new_privileges(false)
         .build()
         .map_err(bad)?;

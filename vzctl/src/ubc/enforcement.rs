@@ -89,11 +89,12 @@ fn standing(resource: Resource, sources: &Sources) -> (Standing, &'static str) {
         (Resource::Physpages, V2) if memory => (Enforced, "memory.max: reclaim, then the killer, in the container"),
         (Resource::Swappages, V1) if memory => (Enforced, "memory.memsw.limit_in_bytes, together with physpages"),
         (Resource::Swappages, V2) if memory => (Enforced, "memory.swap.max: no more is swapped out"),
-        (Resource::Vmguarpages | Resource::Oomguarpages, V1) if memory => {
-            (Guaranteed, "memory.soft_limit_in_bytes, and processes count for less when the host is out of memory")
-        }
+        (Resource::Vmguarpages | Resource::Oomguarpages, V1) if memory => (
+            Guaranteed,
+            "memory.soft_limit_in_bytes; out of memory, containers are killed by how far they are beyond oomguarpages",
+        ),
         (Resource::Vmguarpages | Resource::Oomguarpages, V2) if memory => {
-            (Guaranteed, "memory.low, and processes count for less when the host is out of memory")
+            (Guaranteed, "memory.low; out of memory, containers are killed by how far they are beyond oomguarpages")
         }
         (Resource::Kmemsize, _) if memory => (Counted, "what the kernel charges to the cgroup"),
         (Resource::Shmpages, _) if memory => (Counted, "memory.stat"),

@@ -1,4 +1,5 @@
-//! Who serves the host's files of beancounters: one process of a node, `vz-counters`, for as long as a container of it runs.
+//! Who serves the host's files of beancounters: one process of a node, `vz-counters`, for as long as a container of it runs. The same process keeps the
+//! order in which containers lose to the killer when the host is out of memory (`overdraft.rs`): it too is one for all of them.
 //!
 //! It is none of those that stay with a container: telling of a thousand containers takes a while, in which no container's own `/proc` is to wait,
 //! and no container's end may take it along. Whoever starts a container, and every attendant every few seconds, sees to it that it is there;
@@ -29,6 +30,7 @@ use crate::error::{Call, Failed};
 use crate::hooks::wait_for;
 use crate::launch::chain;
 use crate::monitor::{self, Work};
+use crate::overdraft::{self, Order};
 use crate::plan::IdRange;
 use crate::state::RunDir;
 use crate::view::fuse::Connection;
@@ -236,7 +238,7 @@ impl All {
     }
 }
 
-pub(super) fn numbers(node: &Path) -> Vec<Ctid> {
+pub(crate) fn numbers(node: &Path) -> Vec<Ctid> {
     let entries = std::fs::read_dir(node).into_iter().flatten().flatten();
     let mut all: Vec<Ctid> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     all.sort_unstable();
@@ -280,13 +282,23 @@ pub(crate) fn serve(desk: Desk) -> Result<(), Failed> {
     monitor::title(&format!("{NAME}: {}", node.display()));
     let mut server = connection.serve(ROOT, FRESH)?;
     let mut table = Table::new(All { node: node.clone(), host: None });
-    let patience = Timespec::try_from(LOOK).unwrap_or_default();
+    let mut order = Order::of(&node);
+    let (mut looked, mut kept) = (Instant::now(), Instant::now());
+    let patience = Timespec::try_from(overdraft::LOOK).unwrap_or_default();
     loop {
+        if looked.elapsed() >= LOOK {
+            looked = Instant::now();
+            if !anything_runs(&node) {
+                return clear(&node, &lock);
+            }
+        }
+        if kept.elapsed() >= overdraft::LOOK {
+            kept = Instant::now();
+            order.keep().unwrap_or_else(|e| tracing::debug!("overdraft: {}", e.one_line()));
+        }
         let mut fds = [PollFd::new(&server, PollFlags::IN)];
         match poll(&mut fds, Some(&patience)) {
-            Err(Errno::INTR) => {}
-            Ok(0) if anything_runs(&node) => {}
-            Ok(0) => return clear(&node, &lock),
+            Err(Errno::INTR) | Ok(0) => {}
             Ok(_) => {
                 if let Err(e) = server.serve(&mut table) {
                     // The administrator has unmounted them.

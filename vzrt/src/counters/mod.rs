@@ -18,7 +18,7 @@ use beancounters::peaks::Peaks;
 use beancounters::read::{ReadError, Reader, Sources, Usage};
 use beancounters::{Amount, Bound, Counter, Counters, Resource, Set};
 
-pub(crate) use self::desk::{Desk, close_if_idle, open, serve};
+pub(crate) use self::desk::{Desk, close_if_idle, numbers, open, serve};
 pub use self::kernel::rebound;
 pub(crate) use self::kernel::{allows, detach};
 pub(crate) use self::table::{Register, Table};

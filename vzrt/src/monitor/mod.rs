@@ -209,10 +209,19 @@ fn take_up(plan: &Plan, running: &Running, report: Channel) -> Result<(), Failed
     stay(kit)
 }
 
-/// A session of its own, no directory held, no signal blocked: those of the command that is starting us are not meant for us.
+/// A session of its own, no directory held, no signal blocked: those of the command that is starting us are not meant for us. And last among those
+/// that may be killed when the host is out of memory: a container within its promise counts for less than nothing, and our few pages are not
+/// to be had before its.
 pub(crate) fn leave_caller() -> Result<(), Failed> {
     nix::unistd::setsid().call(|| "setsid()")?;
     SigSet::empty().thread_set_mask().call(|| "sigprocmask()")?;
+    match std::fs::write("/proc/self/oom_score_adj", "-999") {
+        // A root without CAP_SYS_RESOURCE.
+        Err(e) if e.kind() != std::io::ErrorKind::PermissionDenied => {
+            return Err(e).call(|| "write(/proc/self/oom_score_adj, -999)");
+        }
+        _ => {}
+    }
     nix::unistd::chdir("/").call(|| "chdir(/)")
 }
 

@@ -93,12 +93,12 @@ impl Live<'_> {
 
     /// Who is spared when the host is out of memory; on a host whose root may not decide that, nobody is.
     fn oom_score(&mut self) -> Result<(), Failure> {
-        let wanted = decide::oom_score_adj(&self.after.settings, vzrt::counters::host_ram_bytes())?;
+        let wanted = decide::oom_score_adj(&self.after.settings, vzrt::overdraft::host_bytes())?;
         let now = self.plan.spec.process().as_ref().and_then(|process| process.oom_score_adj()).unwrap_or(0);
         if wanted == now {
             return Ok(());
         }
-        if let Err(e) = self.cgroup().readjust_oom_score(now, wanted) {
+        if let Err(e) = self.cgroup().readjust_oom_score(self.running.state.init_pid, wanted) {
             tracing::warn!("Warning: oomguarpages does not spare running processes: {}", chain(&e));
         }
         if let Some(process) = self.plan.spec.process_mut() {

@@ -1,0 +1,139 @@
+//! Who is killed when the whole host is out of memory: a process of the container that is furthest beyond what it is promised (`oomguarpages`).
+//!
+//! The kernel compares processes, not containers. It kills the one whose memory and adjustment (proc_pid_oom_score_adj(5)) together are the most.
+//! A container's processes therefore get the adjustment with which the largest of them counts for as much as the container is beyond its promise:
+//!
+//! ```text
+//! size of the largest + adjustment = held by the container - promised to it
+//! ```
+//!
+//! Both sides grow alike with the largest, which is how memory mostly runs out; only what the others hold has to be looked at again. That is done
+//! each second while the host is short of memory, and never while it is not: a container has its promise from its start.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use beancounters::read::Reader;
+use beancounters::{Amount, Resource, Set};
+use procfs::{Current, Meminfo};
+
+use crate::cgroup::Host;
+use crate::error::Failed;
+use crate::launch::chain;
+use crate::state::{RunDir, Running};
+use crate::{Ctid, counters};
+
+/// How often it is looked whether the host is short of memory.
+pub(crate) const LOOK: Duration = Duration::from_secs(1);
+
+/// Less than this part of memory and swap, 1 of so many, is a shortage.
+const SHORT: u64 = 8;
+
+/// The adjustment, in thousandths of the host's memory and swap, of the processes of a container that holds so many bytes, its largest process
+/// so many of them. Never -1000, which would be a promise without end.
+#[must_use]
+pub fn adjustment(held: u64, largest: u64, promised: u64, host: u64) -> i32 {
+    let beside_the_largest = i128::from(held) - i128::from(largest) - i128::from(promised);
+    let thousandths = beside_the_largest * 1000 / i128::from(host.max(1));
+    i32::try_from(thousandths.clamp(-999, 1000)).unwrap_or(0)
+}
+
+/// What a container with these bounds is promised not to lose to the killer.
+#[must_use]
+pub fn promised_bytes(bounds: &Set) -> u64 {
+    let promised = bounds.get(Resource::Oomguarpages).and_then(|bound| bound.barrier().in_bytes());
+    promised.map_or(0, Amount::count)
+}
+
+/// What the kernel's killer takes for all of the memory there is.
+#[must_use]
+pub fn host_bytes() -> u64 {
+    let host = rustix::system::sysinfo();
+    host.totalram.saturating_add(host.totalswap) * u64::from(host.mem_unit).max(1)
+}
+
+/// The containers of a node in the killer's eyes.
+#[derive(Debug)]
+pub(crate) struct Order {
+    node: PathBuf,
+    /// Found in the first shortage.
+    host: Option<Host>,
+    /// Of whom it has been told that their processes can't be adjusted.
+    told: BTreeSet<Ctid>,
+}
+
+impl Order {
+    /// Of the node with this run directory.
+    pub(crate) fn of(node: &Path) -> Self {
+        Self { node: node.to_owned(), host: None, told: BTreeSet::new() }
+    }
+
+    /// Adjusts the processes of all containers, if the host is short of memory.
+    ///
+    /// # Errors
+    /// The host's memory or its cgroups can't be read.
+    pub(crate) fn keep(&mut self) -> Result<(), Failed> {
+        if !is_short().map_err(|e| Failed::new("read /proc/meminfo", chain(&e)))? {
+            return Ok(());
+        }
+        let host = match self.host.take() {
+            Some(host) => host,
+            None => Host::detect(Path::new("/")).map_err(|e| Failed::new("find the cgroups", chain(&e)))?,
+        };
+        for ctid in counters::numbers(&self.node) {
+            if let Err(e) = adjust(&RunDir::new(self.node.join(ctid.to_string())), &host)
+                && self.told.insert(ctid)
+            {
+                tracing::warn!("Warning: out of memory, CT {ctid} counts as when it was started: {}", e.one_line());
+            }
+        }
+        self.host = Some(host);
+        Ok(())
+    }
+}
+
+fn is_short() -> procfs::ProcResult<bool> {
+    let memory = Meminfo::current()?;
+    let free = memory.mem_available.unwrap_or(memory.mem_free).saturating_add(memory.swap_free);
+    Ok(free < memory.mem_total.saturating_add(memory.swap_total) / SHORT)
+}
+
+/// One container, if it runs.
+fn adjust(run: &RunDir, host: &Host) -> Result<(), Failed> {
+    let failed = |what: &str, e: &dyn std::error::Error| Failed::new(what, chain(e));
+    let Some(Running { state, .. }) = run.running()? else { return Ok(()) };
+    let cgroup = host.container(&state.cgroup, state.ctid);
+    let sources = counters::sources(&cgroup, state.init_pid);
+    let held = Reader::new(&sources).held(Resource::Oomguarpages).map_err(|e| failed("count oomguarpages", &e))?;
+    // Not counted on this host: then a process's own size decides.
+    let Some(held) = held.and_then(Amount::in_bytes) else { return Ok(()) };
+    let promised = promised_bytes(&run.bounds()?.unwrap_or_default());
+    let largest = cgroup.largest_process().map_err(|e| failed("look at the processes", &e))?;
+    let wanted = adjustment(held.count(), largest, promised, host_bytes());
+    cgroup.readjust_oom_score(state.init_pid, wanted).map_err(|e| failed("adjust the processes", &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn the_largest_process_counts_for_what_its_container_is_beyond_its_promise() {
+        let host = 1000 * MIB;
+        for (held, largest, promised) in [(400, 400, 300), (400, 50, 100), (200, 200, 0), (50, 20, 300), (10, 60, 0)] {
+            let adjustment = adjustment(held * MIB, largest * MIB, promised * MIB, host);
+            let counts_for = i64::from(adjustment) + largest.cast_signed();
+            assert_eq!(counts_for, held.cast_signed() - promised.cast_signed(), "{held} {largest} {promised}");
+        }
+    }
+
+    #[test]
+    fn no_promise_is_without_end_and_no_number_too_large() {
+        assert_eq!(adjustment(0, 0, u64::MAX, 4096), -999);
+        assert_eq!(adjustment(u64::MAX, 0, 0, 4096), 1000);
+        assert_eq!(adjustment(4096, 0, 0, 0), 1000);
+    }
+}
