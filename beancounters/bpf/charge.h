@@ -115,12 +115,16 @@ static __always_inline struct slot *slot_of_cgroup(const struct cgroup *cgroup)
 	return 0;
 }
 
-/* Remembers a refusal, at most one a second of each resource, so that a loop that is refused does not wash out all others. */
+/*
+ * Remembers a refusal, at most one a second of each resource, so that a loop that is refused does not wash out all others. A packet is refused
+ * while any task runs: one of somebody else is not told.
+ */
 static __noinline void tell(struct slot *slot, __u32 resource, __u64 wanted, __u32 at_limit)
 {
 	__u64 now = bpf_ktime_get_boot_ns(), told, number, ids;
 	struct counter *counter;
 	struct event *event;
+	__u32 task_of, own;
 
 	if (!slot || resource >= RESOURCES)
 		return;
@@ -134,6 +138,7 @@ static __noinline void tell(struct slot *slot, __u32 resource, __u64 wanted, __u
 	event = &slot->ring[number & (EVENTS - 1)];
 	__sync_lock_test_and_set(&event->sequence, 0);
 	ids = bpf_get_current_pid_tgid();
+	own = current_slot(&task_of) == slot;
 	event->boottime_ns = now;
 	event->held = counter->held;
 	event->wanted = wanted;
@@ -141,9 +146,11 @@ static __noinline void tell(struct slot *slot, __u32 resource, __u64 wanted, __u
 	event->failcnt = counter->failcnt;
 	event->resource = resource;
 	event->at_limit = at_limit;
-	event->pid = ids >> 32;
-	event->tid = (__u32)ids;
-	bpf_get_current_comm(event->comm, sizeof(event->comm));
+	event->pid = own ? ids >> 32 : 0;
+	event->tid = own ? (__u32)ids : 0;
+	event->comm[0] = 0;
+	if (own)
+		bpf_get_current_comm(event->comm, sizeof(event->comm));
 	__sync_lock_test_and_set(&event->sequence, number + 1);
 }
 

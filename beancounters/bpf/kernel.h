@@ -19,6 +19,7 @@ enum { BPF_MAP_TYPE_HASH = 1, BPF_MAP_TYPE_ARRAY = 2 };
 enum { BPF_ANY = 0, BPF_NOEXIST = 1 };
 enum { BPF_F_NO_PREALLOC = 1 << 0, BPF_F_MMAPABLE = 1 << 10 };
 
+#define EPERM 1
 #define EAGAIN 11
 #define ENOMEM 12
 #define EEXIST 17
@@ -27,9 +28,15 @@ enum { BPF_F_NO_PREALLOC = 1 << 0, BPF_F_MMAPABLE = 1 << 10 };
 #define ENOLCK 37
 #define ENOBUFS 105
 
+#define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
+#define AF_PACKET 17
 #define SOCK_STREAM 1
+#define SOL_SOCKET 1
+#define SO_SNDBUFFORCE 32
+#define SO_RCVBUFFORCE 33
+#define TCP_LISTEN 10
 #define IPPROTO_IP 0
 #define IPPROTO_TCP 6
 #define IPPROTO_MPTCP 262
@@ -170,15 +177,62 @@ struct task_struct {
 	struct signal_struct *signal;
 };
 
+struct net {
+	struct user_namespace *user_ns;
+};
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
 struct sock_common {
 	unsigned short skc_family;
+	volatile unsigned char skc_state;
+	possible_net_t skc_net;
+	struct sock *skc_listener;
+};
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+typedef struct {
+	atomic_t refs;
+} refcount_t;
+
+struct sk_buff_head {
+	__u32 qlen;
 };
 
 struct sock {
 	struct sock_common __sk_common;
+	struct sk_buff_head sk_receive_queue;
+	struct {
+		atomic_t rmem_alloc;
+	} sk_backlog;
+	int sk_sndbuf;
+	int sk_wmem_queued;
+	refcount_t sk_wmem_alloc;
 	__u16 sk_protocol;
 	__u16 sk_type;
 };
+
+struct tcp_sock {
+	__u32 rcv_nxt;
+};
+
+struct request_sock {
+	struct sock_common __req_common;
+};
+
+struct sk_buff {
+	struct sock *sk;
+	unsigned int len;
+	unsigned char *data;
+	unsigned int truesize;
+};
+
+struct msghdr;
 
 struct socket {
 	short type;

@@ -36,6 +36,7 @@ enum resource {
 #define SLOTS 2048	/* containers at one time */
 #define EVENTS 16	/* refusals remembered of each; a power of two */
 #define LEVELS 4	/* depths of the cgroup tree at which containers may lie */
+#define UNLIMITED 0x7fffffffffffffffULL
 
 struct counter {
 	__u64 held;
@@ -79,6 +80,16 @@ struct charge {
 	__u64 amount;
 };
 
+/* To whom the buffers of a socket are charged, and how much of them. The key is the address of the kernel's socket. */
+struct buffers {
+	__u32 slot;
+	__u32 generation;
+	__u32 tcp;
+	__u32 reserved;		/* what a write that is going on may bring `sent` to */
+	__u64 received;
+	__u64 sent;
+};
+
 struct host {
 	__u32 levels[LEVELS];	/* where containers are looked for; 0 is none */
 };
@@ -88,6 +99,6 @@ _Static_assert(RESOURCES == 21, "");
 _Static_assert(sizeof(struct counter) == 48 && offset(struct counter, failcnt) == 32, "");
 _Static_assert(sizeof(struct event) == 80 && offset(struct event, resource) == 48 && offset(struct event, comm) == 64, "");
 _Static_assert(sizeof(struct slot) == 2320 && offset(struct slot, counters) == 32 && offset(struct slot, ring) == 1040, "");
-_Static_assert(sizeof(struct host) == 16 && sizeof(struct charge) == 24, "");
+_Static_assert(sizeof(struct host) == 16 && sizeof(struct charge) == 24 && sizeof(struct buffers) == 32, "");
 
 #endif

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails here has failed")]
 
 mod bpf_support;
+#[path = "bpf/buffers.rs"]
+mod buffers;
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +12,7 @@ use beancounters::Resource::{
     Privvmpages, Shmpages,
 };
 use beancounters::Set;
-use beancounters::bpf::{Error, Standing};
+use beancounters::bpf::{Error, RESOURCES, Standing};
 use bpf_support::{Container, enforced, host};
 use tests::wait::wait_until;
 
@@ -37,8 +39,7 @@ fn a_host_says_how_each_resource_stands_and_why() {
     for resource in Resource::LIVE {
         let standing = host.standing(resource).unwrap();
         eprintln!("{resource}: {standing}");
-        let taken = [Privvmpages, Kmemsize, Dcachesize, Numsiginfo].contains(&resource)
-            || TAKES.iter().any(|take| take.0 == resource);
+        let taken = RESOURCES.iter().any(|counting| counting.resource == resource);
         if reference && taken {
             assert_eq!(standing, Standing::Enforced, "{resource}");
         }

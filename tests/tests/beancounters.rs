@@ -136,6 +136,40 @@ fn refused_by_the_kernel(test: &str, kind: &str, resource: &str, each: u64, errn
     assert!(wait_until(scaled(Duration::from_secs(5)), back), "{resource} is held: {:?}", row(&node, 101, resource));
 }
 
+/// What one of `take` writes to a socket, in bytes.
+const WRITTEN: u64 = 4096;
+
+/// A buffer that nobody reads is held with the memory it takes, and full at the barrier: then the writer is told `end`. A neighbour feels nothing, a
+/// live raise helps, and a killed program's are given back.
+fn full_at_the_barrier(test: &str, kind: &str, resource: &str, end: &str) {
+    let Some(node) = enforcing(test, resource) else { return };
+    let before = row(&node, 101, resource)[0];
+    let (bound, count) = (before + 40 * WRITTEN, 200);
+    set_both(&node, resource, bound);
+    let taking = Taking::of(&node, kind, count);
+    assert!(taking.said.ends_with(end), "{:?}", taking.said);
+    assert!(
+        wait_until(scaled(Duration::from_secs(5)), || row(&node, 101, resource)[2] > 0),
+        "{resource}: {:?} after {:?}",
+        row(&node, 101, resource),
+        taking.said
+    );
+    let [held, maxheld, failcnt] = row(&node, 101, resource);
+    assert!(held >= before + 8 * WRITTEN && held <= bound, "{resource}: {held} {maxheld} {failcnt} of {bound}");
+    assert!(maxheld >= held, "{resource}: {held} {maxheld}");
+    let events = node.run("vzubc", ["--events", "101"]).ok().stdout;
+    assert!(events.contains(&format!(" {resource}: ")), "{events}");
+    let neighbour = row(&node, 102, resource);
+    assert_eq!(neighbour[2], 0, "{resource} of the neighbour: {neighbour:?}");
+    node.done(["exec2", "101", "killall -9 take"]);
+    drop(taking);
+    let back = || row(&node, 101, resource)[0] <= before;
+    assert!(wait_until(scaled(Duration::from_secs(5)), back), "{resource} is held: {:?}", row(&node, 101, resource));
+    set_both(&node, resource, before + 16 * count * WRITTEN);
+    let taking = Taking::of(&node, kind, count);
+    assert_eq!(taking.said, format!("took {count} all"));
+}
+
 /// The number in the file of marks, which nobody has to have looked for.
 fn mark(node: &Node, ctid: u32, resource: Resource) -> u64 {
     let marks = std::fs::read(node.path(format!("run/{ctid}/peaks"))).expect("each running container has marks");
@@ -275,6 +309,32 @@ fn the_kernel_refuses_signals_beyond_numsiginfo_and_counts_it() {
     assert!(wait_until(scaled(Duration::from_secs(5)), back), "{:?}", row(&node, 101, "numsiginfo"));
     // What ended the program was queued beyond: a plain signal is not refused.
     assert!((60..=64).contains(&row(&node, 101, "numsiginfo")[1]), "{:?}", row(&node, 101, "numsiginfo"));
+}
+
+#[test]
+fn the_kernel_refuses_datagrams_of_unix_sockets_above_othersockbuf() {
+    full_at_the_barrier(
+        "the_kernel_refuses_datagrams_of_unix_sockets_above_othersockbuf",
+        "datagram",
+        "othersockbuf",
+        "ENOBUFS",
+    );
+}
+
+#[test]
+fn the_kernel_refuses_datagrams_of_udp_above_dgramrcvbuf() {
+    full_at_the_barrier("the_kernel_refuses_datagrams_of_udp_above_dgramrcvbuf", "udp-unread", "dgramrcvbuf", "ETIME");
+}
+
+#[test]
+fn the_kernel_refuses_to_write_above_tcpsndbuf() {
+    full_at_the_barrier("the_kernel_refuses_to_write_above_tcpsndbuf", "tcp-unread", "tcpsndbuf", "ENOBUFS");
+}
+
+#[test]
+fn the_kernel_refuses_to_receive_above_tcprcvbuf() {
+    // What is dropped waits at its writer and comes again.
+    full_at_the_barrier("the_kernel_refuses_to_receive_above_tcprcvbuf", "tcp-unread", "tcprcvbuf", "all");
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub struct Refusal {
     pub wanted: u64,
     /// Refusals until then, this one included: the difference to the one before is how many were not told apart.
     pub failcnt: u64,
-    /// Whose process, as the host numbers them.
+    /// Whose process, as the host numbers them; 0 for a packet that came while none of the container's ran.
     pub pid: u32,
     /// Its thread.
     pub tid: u32,

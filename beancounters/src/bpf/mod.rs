@@ -13,6 +13,9 @@
 //! | numflock | each lock that is held, of flock, fcntl and leases; none for one that waits | ENOLCK | when it is gone, whoever does it |
 //! | numsiginfo | by the kernel itself; the programs keep the most, and count refusals | EAGAIN, by a limit of the user namespace | – |
 //! | lockedpages | `mlock` and its kin, `mmap` of what is locked, `shmctl(SHM_LOCK)`, of all processes together | `mmap` EAGAIN, `shmctl` ENOMEM; of `mlock` only failures are counted, refusing it is the caller's ([`Host::allows`]) | when it is unlocked or unmapped |
+//! | tcpsndbuf, othersockbuf | memory of what was written and is not yet acknowledged, or read from a UNIX socket | ENOBUFS, before any of it is written | when it is |
+//! | tcprcvbuf | memory of what has come and is not yet read | the segment is dropped and comes again; the next one that a reader waits for never is | when it is read |
+//! | dgramrcvbuf | memory of datagrams not yet read, UNIX ones excepted | the datagram is dropped | when it is read |
 //! | privvmpages | `mmap`, `brk`, `mremap`, `fork`; the growth of a stack, `exec` and `mprotect` at the limit only | ENOMEM | when it is unmapped |
 //!
 //! | kmemsize | pages of kernel memory, as the memory cgroup counts them | ENOMEM for a new task, file, socket, inode or IPC object | when the kernel frees them |

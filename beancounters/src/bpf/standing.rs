@@ -87,12 +87,68 @@ pub const RESOURCES: &[Counting] = &[
     },
     Counting { resource: Resource::Numsiginfo, counted_by: &["vz_signal_queue"], refused_by: &[] },
     Counting {
+        resource: Resource::Tcpsndbuf,
+        counted_by: TCP_BUFFERS,
+        refused_by: &["vz_buffer_send", "vz_buffer_force"],
+    },
+    Counting {
+        resource: Resource::Tcprcvbuf,
+        counted_by: TCP_BUFFERS,
+        refused_by: &["vz_buffer_receive", "vz_buffer_force"],
+    },
+    Counting {
+        resource: Resource::Othersockbuf,
+        counted_by: &[
+            "vz_buffer_create",
+            "vz_buffer_clone",
+            "vz_buffer_connect",
+            "vz_buffer_free",
+            "vz_buffer_delivered",
+            "vz_buffer_sent_inet",
+            "vz_buffer_sent_inet6",
+            "vz_buffer_sent_unix_stream",
+            "vz_buffer_sent_unix_datagram",
+            "vz_buffer_sent_unix_seqpacket",
+            "vz_buffer_sent_packet",
+            "vz_buffer_sent_packet_old",
+        ],
+        refused_by: &["vz_buffer_send", "vz_buffer_force"],
+    },
+    Counting {
+        resource: Resource::Dgramrcvbuf,
+        counted_by: &[
+            "vz_buffer_create",
+            "vz_buffer_clone",
+            "vz_buffer_free",
+            "vz_buffer_udp",
+            "vz_buffer_readable",
+            "vz_buffer_read",
+            "vz_buffer_read_inet",
+            "vz_buffer_read_inet6",
+        ],
+        refused_by: &["vz_buffer_receive", "vz_buffer_force"],
+    },
+    Counting {
         resource: Resource::Numothersock,
         counted_by: &["vz_socket_create", "vz_socket_accept", "vz_socket_free"],
         refused_by: &[],
     },
     Counting { resource: Resource::Dcachesize, counted_by: &["vz_dcache_count"], refused_by: &["vz_kmem_inode"] },
     Counting { resource: Resource::Numfile, counted_by: &["vz_file_alloc", "vz_file_free"], refused_by: &[] },
+];
+
+const TCP_BUFFERS: &[&str] = &[
+    "vz_buffer_create",
+    "vz_buffer_clone",
+    "vz_buffer_free",
+    "vz_buffer_readable",
+    "vz_buffer_segment_established",
+    "vz_buffer_segment_other",
+    "vz_buffer_read",
+    "vz_buffer_read_inet",
+    "vz_buffer_read_inet6",
+    "vz_buffer_sent_inet",
+    "vz_buffer_sent_inet6",
 ];
 
 /// How a resource stands on this host.
@@ -175,11 +231,21 @@ mod tests {
             include_str!("../../bpf/shared.bpf.c"),
             include_str!("../../bpf/lock.bpf.c"),
             include_str!("../../bpf/signal.bpf.c"),
+            include_str!("../../bpf/buffer.bpf.c"),
         ]
         .concat();
         for program in RESOURCES.iter().flat_map(|counting| counting.counted_by.iter().chain(counting.refused_by)) {
-            let call = program.strip_prefix("vz_memory_").unwrap_or(program);
-            let written = [format!("BPF_PROG({program},"), format!("BPF_PROG({program})"), format!("AFTER({call},")];
+            let made = [
+                ("vz_memory_", "AFTER(", ','),
+                ("vz_buffer_segment_", "SEGMENT(", ','),
+                ("vz_buffer_read_", "READ(", ','),
+                ("vz_buffer_sent_", "SENT(", ','),
+            ];
+            let by_macro = made.iter().filter_map(|(prefix, call, end)| {
+                program.strip_prefix(prefix).map(|name| format!("{call}{name}{end}"))
+            });
+            let written: Vec<String> =
+                by_macro.chain([format!("BPF_PROG({program},"), format!("BPF_PROG({program})")]).collect();
             assert!(written.iter().any(|form| sources.contains(form)), "{program}");
             assert!(program.len() < NAME_BYTES, "{program}");
         }

@@ -3,7 +3,7 @@ use strict;
 use Socket;
 use POSIX ();
 $| = 1;
-my (@kept, $listener, $number);
+my (@kept, $listener, $number, $writer, $reader, $written);
 # What goes when it is dropped.
 sub Mapping::DESTROY { syscall(11, ${$_[0]}, 1 << 20) }
 sub Segment::DESTROY { shmctl(${$_[0]}, 0, 0) }
@@ -21,6 +21,13 @@ sub scratch {
 }
 sub range { my ($call, $file, $type, $start, $length) = @_; fcntl($file, $call, pack 's s x4 q q i x4', $type, 0, $start, $length, 0) ? 0 : undef }
 use constant { F_RDLCK => 0, F_WRLCK => 1, F_UNLCK => 2, F_SETLK => 6, F_SETLKW => 7, F_OFD_SETLK => 37, F_SETLEASE => 1024 };
+$SIG{PIPE} = 'IGNORE';
+# Its network namespace is new.
+my $up = pack 'a16 s x22', 'lo', 1;
+socket(my $any, PF_INET, SOCK_DGRAM, 0);
+ioctl($any, 0x8914, $up) && close $any or die "lo: $!";
+my $page = 'x' x 4096;
+sub readable { my ($h, $seconds) = @_; my $bits = ''; vec($bits, fileno $h, 1) = 1; $! = 0; select($bits, undef, undef, $seconds) }
 my %take = (
     files => sub { my $h; open($h, '<', '/dev/null') ? $h : undef },
     tcp   => sub { my $h; socket($h, PF_INET, SOCK_STREAM, 0) ? $h : undef },
@@ -74,6 +81,16 @@ my %take = (
     lease => sub { fcntl($leased, F_SETLEASE, F_RDLCK) ? 0 : undef },
     wait => sub { my $pid = fork; unless ($pid) { range(F_SETLKW, $ranges, F_WRLCK, 0, 1); sleep 1000; exit } $pid },
     close => sub { close $_ for $whole, $description, $leased; 0 },
+    # A page in the queue of each.
+    datagram => sub { my ($h, $i); socketpair($h, $i, PF_UNIX, SOCK_DGRAM, 0) or return; push @kept, [$h, $i]; send($h, $page, MSG_DONTWAIT) ? 0 : undef },
+    udp => sub { my $h; socket($h, PF_INET, SOCK_DGRAM, 0) && bind($h, pack_sockaddr_in(0, INADDR_LOOPBACK)) or return; push @kept, $h; send($h, $page, 0, getsockname $h) or return; readable($h, 2) ? 0 : undef },
+    # One connection, into which pages are written that nobody reads before `drain`.
+    connection => sub { $written = 0; socket($writer, PF_INET, SOCK_STREAM, 0) && connect($writer, getsockname $listener) && accept($reader, $listener) ? 0 : undef },
+    pair => sub { $written = 0; socketpair($writer, $reader, PF_UNIX, SOCK_STREAM, 0) ? 0 : undef },
+    page => sub { my $sent = send($writer, $page, MSG_DONTWAIT); return undef unless $sent; $written += $sent; 0 },
+    drain => sub { while ($written > 0) { readable($reader, 60) && defined recv($reader, my $some, 65536, MSG_DONTWAIT) or return; $written -= length $some } 0 },
+    hangup => sub { close $reader ? 0 : undef },
+    force => sub { setsockopt($writer, SOL_SOCKET, 32, 1 << 20) ? 0 : undef },
     fork  => sub { my $pid = fork; return undef unless defined $pid; unless ($pid) { sleep 1000; exit } $pid },
 );
 sub Range::DESTROY { range(F_SETLK, $ranges, F_UNLCK, ${$_[0]}, 1) }
@@ -82,7 +99,7 @@ sub LockedSegment::DESTROY { syscall(67, ${$_[0]}) }
 print "ready\n";
 while (my $line = <STDIN>) {
     my ($what, $count) = split ' ', $line;
-    if ($what eq 'drop') { @kept = (); print "0 0\n"; next }
+    if ($what eq 'drop') { @kept = (); ($writer, $reader) = (); print "0 0\n"; next }
     my ($got, $error) = (0, 0);
     while ($got < $count) {
         my $thing = $take{$what}->();

@@ -76,11 +76,12 @@ impl<'a> Container<'a> {
         rows.into_iter().find(|(r, _)| *r == resource).expect("one that programs count").1
     }
 
-    /// In a cgroup below the container's, as its systemd would have it, and as root of a user namespace who is nobody on the host.
+    /// In a cgroup below the container's, as its systemd would have it, and as root of a user namespace who is nobody on the host, with a network
+    /// of its own.
     pub(crate) fn taker(&mut self) -> Taker {
         let mut command = Command::new("sh");
         let within =
-            r#"echo $$ > "$0/cgroup.procs" && exec setpriv --reuid 65534 --clear-groups unshare -r perl -e "$@""#;
+            r#"echo $$ > "$0/cgroup.procs" && exec setpriv --reuid 65534 --clear-groups unshare -rn perl -e "$@""#;
         command.args(["-c", within]).arg(self.directory.join("below")).arg(include_str!("child.pl"));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sh and perl are there");
         let (to, from) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));

@@ -8,6 +8,7 @@
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,6 +41,40 @@ static int tcp(long n) {
 static int bare_tcp(long n) { return socket(AF_INET6, SOCK_STREAM, 0); }
 static int udp(long n) { return bound(AF_INET, SOCK_DGRAM); }
 static int local(long n) { return socket(AF_UNIX, SOCK_STREAM, 0); }
+
+// What is written below: one page of a socket that nobody reads.
+static char page[4096];
+
+// In the queue of a socket pair of its own: one takes ten.
+static int datagram(long n) {
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) < 0) return -1;
+    return send(pair[0], page, sizeof page, MSG_DONTWAIT) < 0 ? -1 : 0;
+}
+
+// To itself. One that does not come is lost: nobody is told.
+static int udp_unread(long n) {
+    struct sockaddr_in here;
+    socklen_t size = sizeof here;
+    int fd = bound(AF_INET, SOCK_DGRAM);
+    if (fd < 0 || getsockname(fd, (void *)&here, &size) < 0 || sendto(fd, page, sizeof page, 0, (void *)&here, size) < 0) return -1;
+    errno = ETIME;
+    return poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 2000) == 1 ? 0 : -1;
+}
+
+// All into one connection.
+static int tcp_unread(long n) {
+    static int writer = -1;
+    if (n == 0) {
+        struct sockaddr_in here;
+        socklen_t size = sizeof here;
+        int listener = tcp(n);
+        writer = socket(AF_INET, SOCK_STREAM, 0);
+        if (listener < 0 || getsockname(listener, (void *)&here, &size) < 0 || connect(writer, (void *)&here, size) < 0) return -1;
+        if (accept(listener, NULL, NULL) < 0) return -1;
+    }
+    return send(writer, page, sizeof page, MSG_DONTWAIT) < 0 ? -1 : 0;
+}
 
 // Every other byte: neighbouring locks would become one.
 static int lock(long n) {
@@ -145,7 +180,8 @@ int main(int argc, char **argv) {
     static const struct {
         const char *name;
         int (*take)(long);
-    } kinds[] = {{"file", file}, {"tcp", tcp}, {"bare-tcp", bare_tcp}, {"udp", udp}, {"local", local}, {"lock", lock}, {"pty", pty},
+    } kinds[] = {{"file", file}, {"tcp", tcp}, {"bare-tcp", bare_tcp}, {"udp", udp}, {"local", local}, {"datagram", datagram},
+                 {"udp-unread", udp_unread}, {"tcp-unread", tcp_unread}, {"lock", lock}, {"pty", pty},
                  {"locked-page", locked_page}, {"private-pages", private_pages}, {"shared-page", shared_page}, {"directory", directory},
                  {"mib", mib}, {"signal", signal_queued}, {"rule", rule}, {"process", process}};
     if (argc != 3) return 2;

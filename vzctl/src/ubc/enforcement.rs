@@ -69,6 +69,18 @@ fn refusal(resource: Resource) -> &'static str {
         }
         Resource::Numpty => "opening a terminal fails with ENOSPC at the barrier",
         Resource::Numtcpsock | Resource::Numothersock => "socket and accept fail with ENOBUFS at the barrier",
+        Resource::Othersockbuf => {
+            "sending fails with ENOBUFS at the barrier; one write of a stream may go on into its socket's buffer"
+        }
+        Resource::Tcpsndbuf => {
+            "writing fails with ENOBUFS at the barrier; a write once begun may go on into its socket's buffer"
+        }
+        Resource::Dgramrcvbuf => {
+            "datagrams that come at the barrier are dropped; packet sockets only count, each up to its own buffer"
+        }
+        Resource::Tcprcvbuf => {
+            "segments that come at the barrier are dropped and sent again, but for the next one of an empty socket"
+        }
         _ => "refused at the barrier",
     }
 }

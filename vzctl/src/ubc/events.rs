@@ -153,10 +153,14 @@ fn render(ctid: u32, refusals: &[Refusal]) -> String {
     let mut text = String::new();
     for refusal in refusals {
         let Refusal { resource, bound: value, held, wanted, failcnt, pid, command, at, .. } = refusal;
-        let (time, bound, command) = (time(*at), bound(refusal), vzrt::log::printable(command));
+        let (time, bound) = (time(*at), bound(refusal));
+        let who = match pid {
+            0 => "a packet".to_owned(),
+            pid => format!("{} (pid {pid})", vzrt::log::printable(command)),
+        };
         let _ = writeln!(
             text,
-            "{time} CT {ctid} {resource}: {command} (pid {pid}) asked for {wanted}, held {held}, {bound} {value}, refusal {failcnt}\n    \
+            "{time} CT {ctid} {resource}: {who} asked for {wanted}, held {held}, {bound} {value}, refusal {failcnt}\n    \
              would pass: {}",
             would_pass(ctid, refusal)
         );

@@ -83,13 +83,13 @@ fn attach(object: &[u8], chosen: &dyn Fn(&OsStr) -> bool, maps: &Path, links: &P
     Ok(())
 }
 
-/// The maps are those that are pinned; the table of what is charged is made for this host's memory.
+/// The maps are those that are pinned; the tables of what is charged are made for this host's memory.
 fn share_maps(opened: &mut OpenObject, maps: &Path) -> Result<(), libbpf_rs::Error> {
     for mut map in opened.maps_mut() {
         let pin = maps.join(map.name());
         if pin.exists() {
             map.reuse_pinned_map(&pin)?;
-        } else if map.name() == OsStr::new("charges") {
+        } else if ["charges", "buffers"].iter().any(|sized| map.name() == OsStr::new(sized)) {
             map.set_max_entries(most_charges())?;
         }
     }
@@ -132,7 +132,7 @@ pub(crate) fn publish(verdicts: &[Verdict], pin: &Path) -> Result<(), Box<dyn Er
     let options =
         libbpf_sys::bpf_map_create_opts { sz: size_of::<libbpf_sys::bpf_map_create_opts>() as _, ..Default::default() };
     let (key, value) = (NAME_BYTES as u32, VERDICT_BYTES as u32);
-    let mut map = MapHandle::create(MapType::Hash, Some("vz_report"), key, value, 64, &options)?;
+    let mut map = MapHandle::create(MapType::Hash, Some("vz_report"), key, value, 256, &options)?;
     for verdict in verdicts {
         let (mut name, mut text) = ([0u8; NAME_BYTES], [0u8; VERDICT_BYTES]);
         copy(&mut name, verdict.name.as_bytes());
