@@ -104,7 +104,7 @@ fn adjust(run: &RunDir, host: &Host) -> Result<(), Failed> {
     let failed = |what: &str, e: &dyn std::error::Error| Failed::new(what, chain(e));
     let Some(Running { state, .. }) = run.running()? else { return Ok(()) };
     let cgroup = host.container(&state.cgroup, state.ctid);
-    let sources = counters::sources(&cgroup, state.init_pid);
+    let sources = counters::sources(&cgroup, state.init_pid, run);
     let held = Reader::new(&sources).held(Resource::Oomguarpages).map_err(|e| failed("count oomguarpages", &e))?;
     // Not counted on this host: then a process's own size decides.
     let Some(held) = held.and_then(Amount::in_bytes) else { return Ok(()) };
