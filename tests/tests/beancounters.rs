@@ -155,7 +155,9 @@ fn full_at_the_barrier(test: &str, kind: &str, resource: &str, end: &str) {
         taking.said
     );
     let [held, maxheld, failcnt] = row(&node, 101, resource);
-    assert!(held >= before + 8 * WRITTEN && held <= bound, "{resource}: {held} {maxheld} {failcnt} of {bound}");
+    // A writer is measured by its bytes: the last write takes more memory than that.
+    let most = bound + 3 * WRITTEN;
+    assert!(held >= before + 8 * WRITTEN && held <= most, "{resource}: {held} {maxheld} {failcnt} of {bound}");
     assert!(maxheld >= held, "{resource}: {held} {maxheld}");
     let events = node.run("vzubc", ["--events", "101"]).ok().stdout;
     assert!(events.contains(&format!(" {resource}: ")), "{events}");
