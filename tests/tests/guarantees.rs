@@ -6,7 +6,6 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -14,7 +13,6 @@ use procfs::{Current, Meminfo};
 use tests::containers::node_with;
 use tests::machine::guest;
 use tests::node::Node;
-use tests::program;
 use tests::skips::skip;
 use tests::taking::{Taking, can_take, put_tool};
 use tests::wait::wait_until;
@@ -168,57 +166,6 @@ fn in_a_shortage_made_by_a_neighbour_a_container_within_its_promise_keeps_its_me
     assert!(after[0] >= before[0] && before[0] >= 300 * MIB, "{before:?} {after:?}");
     assert_eq!(memory(&node, 101, "memory.events", "oom_kill"), 0);
     assert_eq!(memory(&node, 102, "memory.events", "oom_kill"), 1);
-}
-
-/// A file on the node's disk that the kernel swaps to.
-struct Swap(PathBuf);
-
-impl Swap {
-    fn on(node: &Node, mib: u64) -> Self {
-        let path = node.path("swap");
-        let run = |program: &'static str, arguments: &[&str]| {
-            let mut command = Command::new(program);
-            command.args(arguments).arg(&path).stdout(Stdio::null());
-            program::run(command).expect(program);
-        };
-        run("fallocate", &["--length", &format!("{mib}MiB")]);
-        fs_err::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("our file");
-        run("mkswap", &[]);
-        run("swapon", &[]);
-        Self(path)
-    }
-}
-
-impl Drop for Swap {
-    fn drop(&mut self) {
-        let mut command = Command::new("swapoff");
-        command.arg(&self.0);
-        program::run(command).expect("swapoff");
-    }
-}
-
-#[test]
-fn what_a_container_is_promised_is_not_swapped_out_for_its_neighbours() {
-    let Some(node) = doomed("what_a_container_is_promised_is_not_swapped_out_for_its_neighbours") else { return };
-    let swap = Swap::on(&node, 1024);
-    promised(&node, 101, 400);
-    promised(&node, 102, 0);
-    promised(&node, 103, 0);
-    // Idle both: nobody has touched their pages for longer.
-    let (guarded, plain) = (holding(&node, 101, 1, 300), holding(&node, 102, 1, 300));
-    let available = Meminfo::current().expect("/proc/meminfo").mem_available.expect("Linux 3.14") / MIB;
-    let mut killer = Killer::from_now_on();
-
-    // More than there is, but not more than with swap.
-    let neighbour = holding(&node, 103, 1, available + 350);
-
-    let swapped = |ctid| node.cgroup_file(ctid, &["memory.swap.current"]).parse::<u64>().expect("a number") / MIB;
-    let all = [101, 102, 103].map(swapped);
-    eprintln!("swapped, MiB: {all:?}");
-    assert!(all[0] == 0 && all[1] > 100, "swapped, MiB: {all:?}");
-    assert_eq!(killer.victims(&node), [0; 0]);
-    drop((guarded, plain, neighbour));
-    drop(swap);
 }
 
 #[test]
