@@ -23,9 +23,6 @@
 #define SHM_LOCK 11
 #define RLIMIT_MEMLOCK 8
 
-/* Of a kernel that asks twice (tmpfs.bpf.c). */
-extern const void shmem_alloc_and_add_folio __ksym __weak;
-
 /* What is charged twice has a second key: no object lies at an odd address. */
 static __always_inline const void *locked_part(const void *object)
 {
@@ -119,7 +116,7 @@ static __always_inline enum asked asked_for(const struct mm_struct *mm, unsigned
 	return call == SYS_MMAP && BPF_CORE_READ(registers(), r10) & MAP_SHARED ? OBJECT : PRIVATE;
 }
 
-/* It is charged when it is there (shared.bpf.c). A kernel that asks a second time for a page is refused each time, and that is counted once. */
+/* It is charged when it is there (shared.bpf.c). For a page the kernel may ask more than once: that refusal is counted in tmpfs.bpf.c. */
 static __always_inline int may_share(__u64 pages, enum asked asked)
 {
 	__u32 number;
@@ -127,7 +124,7 @@ static __always_inline int may_share(__u64 pages, enum asked asked)
 
 	if (!slot || has_room(slot, SHMPAGES, pages))
 		return 1;
-	if (asked == OBJECT || !&shmem_alloc_and_add_folio)
+	if (asked == OBJECT)
 		refuse_for_want_of_room(slot, SHMPAGES, pages);
 	return 0;
 }

@@ -1,21 +1,32 @@
 /*
- * Refusals of pages of tmpfs by shmpages, where the kernel (since 6.6) makes room and asks again before it gives up. Others have no such function,
- * and the refusal is counted when they ask (memory.bpf.c).
+ * Refusals of pages of tmpfs and memfd by shmpages. The kernel may ask more than once for a page before it gives up (memory.bpf.c): one is counted
+ * when it has.
  */
 #include "charge.h"
 
-SEC("fexit/shmem_alloc_and_add_folio")
-int BPF_PROG(vz_tmpfs_refusal)
-{
-	__u64 folio = 0;
-	__u32 number;
-	struct slot *slot;
+#define VM_FAULT_OOM 1
+#define VM_FAULT_SIGBUS 2
 
-	bpf_get_func_ret(ctx, &folio);
-	if ((long)folio != -ENOSPC)
-		return 0;
-	slot = current_slot(&number);
+static __always_inline void refused(void)
+{
+	__u32 number;
+	struct slot *slot = current_slot(&number);
+
 	if (slot && !has_room(slot, SHMPAGES, 1))
 		refuse_for_want_of_room(slot, SHMPAGES, 1);
-	return 0;
 }
+
+#define AFTER(call, failed) \
+	SEC("fexit/shmem_" #call) \
+	int BPF_PROG(vz_tmpfs_##call) \
+	{ \
+		__u64 said = 0; \
+\
+		if (!bpf_get_func_ret(ctx, &said) && (failed)) \
+			refused(); \
+		return 0; \
+	}
+
+AFTER(write_begin, (int)said == -ENOSPC || (int)said == -ENOMEM)
+AFTER(fallocate, (int)said == -ENOSPC || (int)said == -ENOMEM)
+AFTER(fault, said & (VM_FAULT_OOM | VM_FAULT_SIGBUS))

@@ -326,7 +326,8 @@ fn kernel_memory_is_held_as_the_kernel_counts_it_and_nothing_new_is_had_above_th
     let row = container.row(Kmemsize);
     assert!(row.failcnt == 1 && row.maxheld + 4096 > row.barrier, "{row:?}");
     eprintln!("one that forks got {} bytes beyond the barrier", row.maxheld.saturating_sub(row.barrier));
-    assert!(row.maxheld < row.barrier + MIB, "{row:?}");
+    // What the kernel could give back is not in the way.
+    assert!(row.maxheld < row.barrier + container.row(Dcachesize).held + MIB, "{row:?}");
     container.bound(Kmemsize, 0);
     let kinds = ["fork", "files", "tcp", "unix", "directories", "segments", "queues", "semaphores"];
     for (what, failcnt) in kinds.into_iter().zip(2..) {

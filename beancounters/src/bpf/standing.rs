@@ -68,7 +68,7 @@ pub const RESOURCES: &[Counting] = &[
     Counting {
         resource: Resource::Shmpages,
         counted_by: &["vz_shared_setup", "vz_shared_change", "vz_shared_gone"],
-        refused_by: &["vz_memory_ask"],
+        refused_by: &["vz_memory_ask", "vz_tmpfs_write_begin", "vz_tmpfs_fallocate", "vz_tmpfs_fault"],
     },
     Counting {
         resource: Resource::Numtcpsock,
@@ -229,6 +229,7 @@ mod tests {
             include_str!("../../bpf/memory.bpf.c"),
             include_str!("../../bpf/kmem.bpf.c"),
             include_str!("../../bpf/shared.bpf.c"),
+            include_str!("../../bpf/tmpfs.bpf.c"),
             include_str!("../../bpf/lock.bpf.c"),
             include_str!("../../bpf/signal.bpf.c"),
             include_str!("../../bpf/buffer.bpf.c"),
@@ -237,6 +238,7 @@ mod tests {
         for program in RESOURCES.iter().flat_map(|counting| counting.counted_by.iter().chain(counting.refused_by)) {
             let made = [
                 ("vz_memory_", "AFTER(", ','),
+                ("vz_tmpfs_", "AFTER(", ','),
                 ("vz_buffer_segment_", "SEGMENT(", ','),
                 ("vz_buffer_read_", "READ(", ','),
                 ("vz_buffer_sent_", "SENT(", ','),
