@@ -226,9 +226,15 @@ mod tests {
             manifest_dir: Path::new("/").into(),
             in_turn,
         };
-        let mut out = Vec::new();
-        let report = run(&[program], options, &mut out).unwrap();
-        (report, String::from_utf8(out).unwrap())
+        let programs = [program];
+        loop {
+            let mut out = Vec::new();
+            match run(&programs, options, &mut out) {
+                // A child that another test has just forked has it open for writing until it executes its own.
+                Err(e) if e.kind() == io::ErrorKind::ExecutableFileBusy => continue,
+                report => return (report.unwrap(), String::from_utf8(out).unwrap()),
+            }
+        }
     }
 
     fn options() -> Options {

@@ -24,7 +24,7 @@ pub(crate) fn attach(plan: &Plan, cgroup: &CtCgroup) {
         host.attach(cgroup.cgroup2(), &in_force(&plan.vz.bounds)).map_err(failed)
     };
     if let Err(e) = attached() {
-        tracing::warn!("Warning: files, sockets and terminals are counted and not refused: {}", e.one_line());
+        tracing::warn!("Warning: beancounters are counted and not refused by the kernel's programs: {}", e.one_line());
     }
 }
 
