@@ -17,7 +17,6 @@
 //! | tcprcvbuf | memory of what has come and is not yet read | the segment is dropped and comes again; the next one that a reader waits for never is | when it is read |
 //! | dgramrcvbuf | memory of datagrams not yet read, UNIX ones excepted | the datagram is dropped | when it is read |
 //! | privvmpages | `mmap`, `brk`, `mremap`, `fork`; the growth of a stack, `exec` and `mprotect` at the limit only | ENOMEM | when it is unmapped |
-//!
 //! | kmemsize | pages of kernel memory, as the memory cgroup counts them | ENOMEM for a new task, file, socket, inode or IPC object | when the kernel frees them |
 //! | dcachesize | the kernel's own sum of memory it could give back, made every two seconds | ENOMEM for a new inode, at the limit | when it is |
 //! | shmpages | System V and shared anonymous memory with its size, tmpfs and memfd with what is in them | ENOMEM; in tmpfs ENOSPC | when it is removed |

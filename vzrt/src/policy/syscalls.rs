@@ -127,7 +127,8 @@ const DENIED_FAMILIES: &[DeniedFamilies] = &[
     },
 ];
 
-/// The system call filter of a container with `features` opened, and asked before it locks memory if it is `bounded` (`UBC_ENFORCE`), for [`crate::seccomp::Program::compile`] and for the printed plan.
+/// The system call filter of a container with `features` opened, for [`crate::seccomp::Program::compile`] and for the printed plan. One that is
+/// `bounded` (`UBC_ENFORCE`) asks before it locks memory.
 #[must_use]
 pub fn seccomp(features: &[Feature], bounded: bool) -> LinuxSeccomp {
     let open = |door: Feature| features.iter().any(|f| f.opens(door));
