@@ -29,10 +29,7 @@ static __always_inline struct buffers *buffers_of(const struct sock *sk)
 
 static __always_inline struct slot *slot_of_buffers(const struct buffers *of)
 {
-	__u32 number = of->slot;
-	struct slot *slot = bpf_map_lookup_elem(&slots, &number);
-
-	return slot && slot->generation == of->generation ? slot : 0;
+	return slot_of_use(of->slot, of->generation);
 }
 
 /* An address that was used before has nothing to give back any more: see vz_buffer_free. */

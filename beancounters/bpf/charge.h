@@ -194,12 +194,25 @@ static __always_inline int may_hold(struct slot *slot, __u32 resource, __u64 amo
 	return 1;
 }
 
-static __always_inline void release(const struct charge *charge)
+/* The slot that something was charged to; none if it is another container's by now. */
+static __always_inline struct slot *slot_of_use(__u32 number, __u32 generation)
 {
-	__u32 number = charge->slot, resource = charge->resource, also = charge->also;
 	struct slot *slot = bpf_map_lookup_elem(&slots, &number);
 
-	if (!slot || slot->generation != charge->generation || resource >= RESOURCES || also >= RESOURCES)
+	return slot && slot->generation == generation ? slot : 0;
+}
+
+static __always_inline struct slot *slot_of(const struct charge *charge)
+{
+	return slot_of_use(charge->slot, charge->generation);
+}
+
+static __always_inline void release(const struct charge *charge)
+{
+	__u32 resource = charge->resource, also = charge->also;
+	struct slot *slot = slot_of(charge);
+
+	if (!slot || resource >= RESOURCES || also >= RESOURCES)
 		return;
 	__sync_fetch_and_sub(&slot->counters[resource].held, charge->amount);
 	if (also)
@@ -279,14 +292,6 @@ static __always_inline int charge(const void *object, __u32 resource, enum manne
 static __always_inline void charge_anyway(const void *object, __u32 resource, __u64 amount)
 {
 	charge_all(object, resource, amount, FORCE, 0);
-}
-
-static __always_inline struct slot *slot_of(const struct charge *charge)
-{
-	__u32 number = charge->slot;
-	struct slot *slot = bpf_map_lookup_elem(&slots, &number);
-
-	return slot && slot->generation == charge->generation ? slot : 0;
 }
 
 /* The charge of what lies at `object`; if it has none, the running task's container is charged with `amount`. */

@@ -12,8 +12,8 @@ static __always_inline void refused(void)
 	__u32 number;
 	struct slot *slot = current_slot(&number);
 
-	if (slot && !has_room(slot, SHMPAGES, 1))
-		refuse_for_want_of_room(slot, SHMPAGES, 1);
+	if (slot)
+		may_have(slot, SHMPAGES, 1);
 }
 
 #define AFTER(call, failed) \

@@ -94,6 +94,8 @@ pub struct Usage {
     pub maxheld: Option<Amount>,
     /// How often it was refused more.
     pub failcnt: Option<u64>,
+    /// What [`Reader::is_sampled`] says.
+    pub is_sampled: bool,
 }
 
 /// Reads the counters of one container. It keeps what tells of several counters once it has read it, so make a new one for each look.
@@ -125,15 +127,16 @@ impl<'a> Reader<'a> {
             let held = self.held(resource)?;
             let most = held.map_or(0, Amount::count).max(row.maxheld);
             let maxheld = Some(Amount::new(resource.unit(), most));
-            return Ok(Usage { held, maxheld, failcnt: Some(row.failcnt) });
+            return Ok(Usage { held, maxheld, failcnt: Some(row.failcnt), is_sampled: false });
         }
         // The peak last: it is then no less than what was held before.
         let held = self.held(resource)?;
-        let maxheld = match self.peak(resource)? {
+        let peak = self.peak(resource)?;
+        let maxheld = match peak {
             Some(peak) => Some(peak),
             None => held.map(|held| self.mark(resource, held)).transpose()?.flatten(),
         };
-        Ok(Usage { held, maxheld, failcnt: self.failcnt(resource)? })
+        Ok(Usage { held, maxheld, failcnt: self.failcnt(resource)?, is_sampled: peak.is_none() })
     }
 
     /// Whether nobody watches the most that a container has of `resource`: maxheld is then the most that anybody has seen, and what came and went
@@ -245,7 +248,9 @@ impl<'a> Reader<'a> {
             return Ok(None);
         };
         // That of the programs is up to two seconds old.
-        if let (Resource::Dcachesize, Some(held)) = (resource, self.stat()?.slab_reclaimable) {
+        if resource == Resource::Dcachesize
+            && let Some(held) = self.stat()?.slab_reclaimable
+        {
             row = Counter { held, maxheld: row.maxheld.max(held), ..row };
         }
         Ok(Some(row))

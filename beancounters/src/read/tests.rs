@@ -147,7 +147,11 @@ fn what_has_no_source_is_not_known_rather_than_zero() {
         let mut reader = Reader::new(&sources);
         for resource in Resource::ALL.into_iter().filter(|resource| *resource != Resource::Vmguarpages) {
             let usage = reader.usage(resource).expect("a missing file is no error");
-            assert_eq!(usage, Usage { held: None, maxheld: None, failcnt: None }, "{resource} of {sources:?}");
+            assert_eq!(
+                usage,
+                Usage { held: None, maxheld: None, failcnt: None, is_sampled: true },
+                "{resource} of {sources:?}"
+            );
         }
     }
 }

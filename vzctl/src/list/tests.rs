@@ -48,8 +48,10 @@ fn running() -> Facts {
     ];
     let mut facts = facts(101, Status::Running, &confs);
     let items = |n| Some(Amount::new(Unit::Items, n));
-    facts.usage.insert(Resource::Numproc, Usage { held: items(23), maxheld: items(31), failcnt: Some(2) });
-    facts.usage.insert(Resource::Kmemsize, Usage { held: None, maxheld: None, failcnt: None });
+    facts
+        .usage
+        .insert(Resource::Numproc, Usage { held: items(23), maxheld: items(31), failcnt: Some(2), is_sampled: false });
+    facts.usage.insert(Resource::Kmemsize, Usage { held: None, maxheld: None, failcnt: None, is_sampled: true });
     facts.disk = Some(DiskUsage { space_kib: 4242, inodes: 17 });
     facts.uptime_s = Some(93_784.5);
     facts.load = Some([0.0, 0.01, 0.05]);

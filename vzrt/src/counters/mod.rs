@@ -91,9 +91,9 @@ pub fn rows(bounds: &Set, sources: &Sources) -> Result<Rows, ReadError> {
     let mut sampled = Vec::new();
     let counters = Counters::new(|resource| {
         let bound = bounds.get(resource).unwrap_or_else(|| Bound::unlimited(resource));
-        let counted = reader.usage(resource).and_then(|usage| {
-            sampled.extend(reader.is_sampled(resource)?.then_some(resource));
-            Ok(row(usage, bound))
+        let counted = reader.usage(resource).map(|usage| {
+            sampled.extend(usage.is_sampled.then_some(resource));
+            row(usage, bound)
         });
         counted.unwrap_or_else(|e| {
             trouble.get_or_insert(e);
