@@ -199,6 +199,18 @@ pub fn attached(path: &Path) -> Result<Option<Loop>, Error> {
 /// # Errors
 /// [`Error::Call`]; [`Error::Mount`] with the kernel's words.
 pub fn mount(device: &Loop) -> Result<OwnedFd, Error> {
+    mount_with(device, &[])
+}
+
+/// The same, with the quotas of users and groups in force that [`crate::users::add`] gave the image. Without them they are only counted.
+///
+/// # Errors
+/// As [`mount`]; [`Error::Mount`] on a kernel without such quotas (see [`crate::users::support`]).
+pub fn mount_limiting_users(device: &Loop) -> Result<OwnedFd, Error> {
+    mount_with(device, &["usrquota", "grpquota"])
+}
+
+fn mount_with(device: &Loop, options: &[&str]) -> Result<OwnedFd, Error> {
     let source = device.path();
     let context = rustix::mount::fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC).called(|| "fsopen(ext4)".to_owned())?;
     let explain = |errno, call: String| match kernel_log(context.as_fd()) {
@@ -207,6 +219,10 @@ pub fn mount(device: &Loop) -> Result<OwnedFd, Error> {
     };
     rustix::mount::fsconfig_set_string(&context, "source", &source)
         .map_err(|errno| explain(errno, format!("fsconfig(ext4, source={source})")))?;
+    for option in options {
+        rustix::mount::fsconfig_set_flag(&context, *option)
+            .map_err(|errno| explain(errno, format!("fsconfig(ext4, {option})")))?;
+    }
     // A second mount of the device shares the first one's file system, which is what makes a reused device safe.
     rustix::mount::fsconfig_create(&context)
         .map_err(|errno| explain(errno, format!("fsconfig(ext4, source={source}, FSCONFIG_CMD_CREATE)")))?;
@@ -397,6 +413,37 @@ pub fn usage(fd: impl AsFd) -> Result<Usage, Error> {
     })
 }
 
+/// Whether an image keeps quotas of users and groups.
+pub(crate) fn has_quota(image: &Image<'_>) -> Result<bool, Error> {
+    Ok(superblock(image, image.file.as_fd())?.has_quota)
+}
+
+/// For programs that refuse an image whose journal has not been replayed.
+pub(crate) fn replay_journal(image: &Image<'_>) -> Result<(), Error> {
+    if superblock(image, image.file.as_fd())?.needs_recovery {
+        check(image, Check::Always)?;
+    }
+    Ok(())
+}
+
+/// Mounts, for a moment, a small file system in memory that has quotas of users and groups.
+pub(crate) fn mount_scratch_with_quota() -> Result<(), Error> {
+    let memory = rustix::fs::memfd_create("quota", rustix::fs::MemfdFlags::CLOEXEC)
+        .called(|| "memfd_create(quota)".to_owned())?;
+    let size_bytes: u64 = 1 << 20;
+    rustix::fs::ftruncate(&memory, size_bytes).called(|| format!("ftruncate(memfd, {size_bytes})"))?;
+    let stdin = rustix::io::fcntl_dupfd_cloexec(&memory, 0).called(|| "fcntl(F_DUPFD_CLOEXEC)".to_owned())?;
+    let mut mkfs = program("mkfs.ext4");
+    mkfs.args(["-q", "-F", "-b", &BLOCK_BYTES.to_string(), "-O", "none,extent,quota", "/proc/self/fd/0"]);
+    let (status, stderr) = run("mkfs.ext4", mkfs.stdin(stdin))?;
+    if !status.success() {
+        return Err(Error::Program { program: "mkfs.ext4", path: PathBuf::from("memory"), status, stderr });
+    }
+    let path = PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd()));
+    let device = Image::of(memory, &path)?.attach()?;
+    mount_limiting_users(&device).map(drop)
+}
+
 fn superblock(image: &Image<'_>, source: BorrowedFd<'_>) -> Result<Superblock, Error> {
     Superblock::read(source)
         .called(|| format!("pread({})", image.path.display()))?
@@ -404,7 +451,7 @@ fn superblock(image: &Image<'_>, source: BorrowedFd<'_>) -> Result<Superblock, E
 }
 
 /// A program of e2fsprogs in an environment that is not our caller's: cron has no `/usr/sbin` in its path, and mke2fs listens to variables.
-fn program(name: &str) -> Command {
+pub(crate) fn program(name: &str) -> Command {
     let mut command = Command::new(name);
     command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
     command.stdin(Stdio::null());
@@ -412,7 +459,7 @@ fn program(name: &str) -> Command {
 }
 
 /// Runs to the end; returns how it ended and what it had to say.
-fn run(program: &'static str, command: &mut Command) -> Result<(ExitStatus, String), Error> {
+pub(crate) fn run(program: &'static str, command: &mut Command) -> Result<(ExitStatus, String), Error> {
     let failed = |source| Error::Start { program, source };
     let output = command.output().map_err(failed)?;
     let words = String::from_utf8_lossy(&[output.stderr, output.stdout].concat()).trim().replace('\n', "; ");

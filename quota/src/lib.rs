@@ -4,8 +4,10 @@
 //! * [`project`] – project quota of ext4 and xfs: a limit on a directory tree of a shared file system.
 //! * [`image`] – a file system of the container's own, in a file, on a loop device. For the `ploop` layout, and for `simfs` where the
 //!   host's kernel or file system has no project quota: the size of the image is then the limit.
+//! * [`users`] – the second level: quotas of users and groups inside an area that is a file system of its own.
+//! * [`quotactl`] – the system call by which somebody inside asks for those, as a value. No effects.
 //!
-//! Both ways count what is allocated, not what files claim to be long, so holes, hard links and files deleted while open are charged
+//! Both ways of the first level count what is allocated, not what files claim to be long, so holes, hard links and files deleted while open are charged
 //! as they are on disk; both bound the number of inodes as well.
 
 mod call;
@@ -14,9 +16,11 @@ pub mod image;
 pub mod limits;
 mod loopdev;
 pub mod project;
+pub mod quotactl;
 mod superblock;
 mod sys;
 mod tree;
+pub mod users;
 
 pub use call::CallError;
 pub use limits::{DiskLimits, EffectiveLimits, Limit, SoftHard};

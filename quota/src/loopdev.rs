@@ -70,6 +70,11 @@ impl<'a> Image<'a> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = rustix::fs::open(path, flags, Mode::empty())
             .called(|| format!("open({}, O_RDWR|O_NOFOLLOW)", path.display()))?;
+        Image::of(file, path)
+    }
+
+    /// A file that is open already; `path` is what it is called.
+    pub(crate) fn of(file: OwnedFd, path: &'a Path) -> Result<Image<'a>, CallError> {
         let stat = rustix::fs::fstat(&file).called(|| format!("fstat({})", path.display()))?;
         Ok(Image { file, path, device: stat.st_dev, inode: stat.st_ino })
     }

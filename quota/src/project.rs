@@ -96,7 +96,7 @@ pub fn support(directory: &Path) -> Result<Support, Error> {
     }
 }
 
-/// What a project uses and may use.
+/// What a project uses and may use; or a user, or a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
     /// Space used, in KiB, rounded up.
@@ -111,6 +111,14 @@ pub struct Status {
     pub space_grace_ends_s: Option<u64>,
     /// The same of inodes.
     pub inodes_grace_ends_s: Option<u64>,
+}
+
+impl Status {
+    /// Whether there is any limit.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.space_kib != SoftHard::UNLIMITED || self.inodes != SoftHard::UNLIMITED
+    }
 }
 
 /// A directory and the project that it is, or is to be.
@@ -232,7 +240,7 @@ fn to_kernel(limit: Limit, end: u64) -> u64 {
     }
 }
 
-fn status(record: &Dqblk) -> Status {
+pub(crate) fn status(record: &Dqblk) -> Status {
     let limit = |amount| if amount == 0 { Limit::Unlimited } else { Limit::Of(amount) };
     Status {
         space_used_kib: record.space_used_bytes.div_ceil(1024),

@@ -10,7 +10,9 @@ const OFFSET: u64 = 1024;
 const LENGTH: usize = 1024;
 const MAGIC: u16 = 0xEF53;
 const STATE_ERROR: u16 = 2;
+const INCOMPAT_RECOVER: u32 = 0x4;
 const INCOMPAT_64BIT: u32 = 0x80;
+const RO_COMPAT_QUOTA: u32 = 0x100;
 
 /// What a superblock says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +21,10 @@ pub(crate) struct Superblock {
     pub(crate) layout: Layout,
     /// The kernel found an inconsistency and nobody has checked since. Not the same as "not cleanly unmounted": the journal heals that.
     pub(crate) has_errors: bool,
+    /// There is something in the journal, and programs that change the file system want it replayed first.
+    pub(crate) needs_recovery: bool,
+    /// It keeps the usage and limits of its users and groups in hidden files.
+    pub(crate) has_quota: bool,
 }
 
 impl Superblock {
@@ -37,7 +43,8 @@ impl Superblock {
         if u16_at(0x38) != MAGIC || log_block_size > 6 {
             return None;
         }
-        let high = if u32_at(0x60) & INCOMPAT_64BIT == 0 { 0 } else { u64::from(u32_at(0x150)) };
+        let incompat = u32_at(0x60);
+        let high = if incompat & INCOMPAT_64BIT == 0 { 0 } else { u64::from(u32_at(0x150)) };
         Some(Superblock {
             block_size: 1024 << log_block_size,
             layout: Layout {
@@ -47,6 +54,8 @@ impl Superblock {
                 inodes_per_group: u64::from(u32_at(0x28)),
             },
             has_errors: u16_at(0x3A) & STATE_ERROR != 0 || u32_at(0x194) != 0,
+            needs_recovery: incompat & INCOMPAT_RECOVER != 0,
+            has_quota: u32_at(0x64) & RO_COMPAT_QUOTA != 0,
         })
     }
 }
@@ -72,7 +81,8 @@ mod tests {
     fn a_superblock_gives_the_size() {
         let parsed = Superblock::parse(&superblock()).unwrap();
         let layout = Layout { blocks: 0x8000, overhead_blocks: 77, blocks_per_group: 32_768, inodes_per_group: 800 };
-        assert_eq!(parsed, Superblock { block_size: 4096, layout, has_errors: false });
+        let plain = Superblock { block_size: 4096, layout, has_errors: false, needs_recovery: false, has_quota: false };
+        assert_eq!(parsed, plain);
     }
 
     #[test]
@@ -92,6 +102,15 @@ mod tests {
         counter[0x194] = 1;
         assert!(Superblock::parse(&state).unwrap().has_errors);
         assert!(Superblock::parse(&counter).unwrap().has_errors);
+    }
+
+    #[test]
+    fn a_journal_to_replay_and_quotas_are_seen_in_the_features() {
+        let mut bytes = superblock();
+        bytes[0x60] = 0x4;
+        bytes[0x65] = 0x1;
+        let parsed = Superblock::parse(&bytes).unwrap();
+        assert!(parsed.needs_recovery && parsed.has_quota);
     }
 
     #[test]

@@ -1,15 +1,18 @@
-//! The ioctls and the one system call that no safe wrapper has: loop devices, growing ext4, project ids, quotas by file descriptor.
+//! The ioctls and the system calls that no safe wrapper has: loop devices, growing ext4, project ids, quotas by file descriptor and by device.
 //!
 //! Layouts and numbers are those of the kernel's `uapi/linux/{loop,fs,quota,dqblk_xfs}.h` and `fs/ext4/ext4.h`.
 #![expect(
     unsafe_code,
-    reason = "ioctl(2) and quotactl_fd(2) take pointers; each structure here is written out beside its call"
+    reason = "ioctl(2), quotactl(2) and quotactl_fd(2) take pointers; each structure here is written out beside its call"
 )]
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
 use rustix::ioctl::{self, Getter, NoArg, Opcode, Setter, opcode};
+
+use crate::quotactl::{LARGEST_BYTES, QUOTAON};
 
 pub(crate) const LO_FLAGS_AUTOCLEAR: u32 = 4;
 pub(crate) const LO_FLAGS_DIRECT_IO: u32 = 16;
@@ -155,6 +158,7 @@ const Q_SETINFO: u32 = 0x80_0006;
 const Q_GETQUOTA: u32 = 0x80_0007;
 const Q_SETQUOTA: u32 = 0x80_0008;
 const Q_XGETQSTATV: u32 = ((b'X' as u32) << 8) + 8;
+const Q_GETNEXTQUOTA: u32 = 0x80_0009;
 const FS_QSTATV_VERSION1: i8 = 1;
 
 /// Takes the number of a loop device that nobody uses yet; another process may take it first.
@@ -289,6 +293,74 @@ unsafe fn quotactl<T>(fd: BorrowedFd<'_>, command: u32, id: u32, argument: &mut 
     // SAFETY: the caller vouches for the type behind the pointer, which is live and exclusive for the call.
     let result =
         unsafe { libc::syscall(libc::SYS_quotactl_fd, fd.as_raw_fd(), command, id, std::ptr::from_mut(argument)) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL))
+    }
+}
+
+/// quotactl(2) on the file system of a block device, with a structure of whatever kind: `structure` has room for the largest.
+pub(crate) fn quotactl_of_device(
+    device: &CStr,
+    word: u32,
+    id: u32,
+    structure: &mut [u8; LARGEST_BYTES],
+) -> Result<(), Errno> {
+    // The one command that reads a path wants one, and does not look at it where quotas are in hidden files.
+    let argument = if word >> 8 == QUOTAON { c".".as_ptr().cast_mut().cast() } else { structure.as_mut_ptr() };
+    // SAFETY: no command reads or fills more than `structure` has (quotactl::LARGEST_BYTES), and Q_QUOTAON reads a string.
+    unsafe { quotactl_raw(device, word, id, argument) }
+}
+
+/// Usage and limits of a user (0) or group (1).
+pub(crate) fn user_quota(device: &CStr, kind: u32, id: u32, record: &mut Dqblk) -> Result<(), Errno> {
+    // SAFETY: Q_GETQUOTA fills one `struct if_dqblk`, which Dqblk is.
+    unsafe { quotactl_raw(device, Q_GETQUOTA << 8 | kind, id, std::ptr::from_mut(record).cast()) }
+}
+
+/// The next one from `id` on.
+pub(crate) fn next_user_quota(device: &CStr, kind: u32, id: u32) -> Result<(u32, Dqblk), Errno> {
+    /// `struct if_nextdqblk`: the same, with the number where the other has padding.
+    #[repr(C)]
+    union Next {
+        record: Dqblk,
+        words: [u32; 18],
+    }
+    let mut next = Next { record: Dqblk::default() };
+    // SAFETY: Q_GETNEXTQUOTA fills one `struct if_nextdqblk`, which has the size of Dqblk (asserted above), as Next has.
+    unsafe { quotactl_raw(device, Q_GETNEXTQUOTA << 8 | kind, id, (&raw mut next).cast()) }?;
+    // SAFETY: every bit pattern is valid of both, and the kernel has written all of it.
+    Ok(unsafe { (next.words[17], next.record) })
+}
+
+/// Sets what `record.valid` names.
+pub(crate) fn set_user_quota(device: &CStr, kind: u32, id: u32, mut record: Dqblk) -> Result<(), Errno> {
+    // SAFETY: Q_SETQUOTA reads one `struct if_dqblk`, which Dqblk is.
+    unsafe { quotactl_raw(device, Q_SETQUOTA << 8 | kind, id, (&raw mut record).cast()) }
+}
+
+/// The grace times of users or groups.
+pub(crate) fn user_info(device: &CStr, kind: u32) -> Result<Dqinfo, Errno> {
+    let mut info = Dqinfo::default();
+    // SAFETY: Q_GETINFO fills one `struct if_dqinfo`, which Dqinfo is.
+    unsafe { quotactl_raw(device, Q_GETINFO << 8 | kind, 0, (&raw mut info).cast()) }?;
+    Ok(info)
+}
+
+/// Sets what `info.valid` names.
+pub(crate) fn set_user_info(device: &CStr, kind: u32, mut info: Dqinfo) -> Result<(), Errno> {
+    // SAFETY: Q_SETINFO reads one `struct if_dqinfo`, which Dqinfo is.
+    unsafe { quotactl_raw(device, Q_SETINFO << 8 | kind, 0, (&raw mut info).cast()) }
+}
+
+/// quotactl(2). A device names the file system that is mounted from it without a mount of it having to be held open.
+///
+/// # Safety
+/// `argument` must be what the command in `word` reads or fills.
+unsafe fn quotactl_raw(device: &CStr, word: u32, id: u32, argument: *mut u8) -> Result<(), Errno> {
+    // SAFETY: the caller vouches for `argument`; `device` is a string that outlives the call.
+    let result = unsafe { libc::syscall(libc::SYS_quotactl, word, device.as_ptr(), id, argument) };
     if result == 0 {
         Ok(())
     } else {
