@@ -426,8 +426,8 @@ pub(crate) fn replay_journal(image: &Image<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Mounts, for a moment, a small file system in memory that has quotas of users and groups.
-pub(crate) fn mount_scratch_with_quota() -> Result<(), Error> {
+/// Whether a file system that has quotas of users and groups can be mounted: a small one in memory, for a moment.
+pub(crate) fn can_mount_with_quota() -> Result<bool, Error> {
     let memory = rustix::fs::memfd_create("quota", rustix::fs::MemfdFlags::CLOEXEC)
         .called(|| "memfd_create(quota)".to_owned())?;
     let size_bytes: u64 = 1 << 20;
@@ -441,7 +441,7 @@ pub(crate) fn mount_scratch_with_quota() -> Result<(), Error> {
     }
     let path = PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd()));
     let device = Image::of(memory, &path)?.attach()?;
-    mount_limiting_users(&device).map(drop)
+    Ok(mount_limiting_users(&device).is_ok())
 }
 
 fn superblock(image: &Image<'_>, source: BorrowedFd<'_>) -> Result<Superblock, Error> {

@@ -82,11 +82,11 @@ const COMMANDS: &[Command] = {
         command(SYNC, Anybody, false, 0, 0),
         // What it reads is the path of a file, which a file system that keeps its quotas in itself does not look at.
         command(QUOTAON, Administrator, false, 0, 0),
-        command(0x80_0003, Administrator, false, 0, 0), // Q_QUOTAOFF
-        command(0x80_0004, Anybody, false, 0, 4),       // Q_GETFMT
-        command(0x80_0005, Anybody, false, 0, DQINFO),  // Q_GETINFO
+        command(0x80_0003, Administrator, false, 0, 0),      // Q_QUOTAOFF
+        command(0x80_0004, Anybody, false, 0, 4),            // Q_GETFMT
+        command(0x80_0005, Anybody, false, 0, DQINFO),       // Q_GETINFO
         command(0x80_0006, Administrator, false, DQINFO, 0), // Q_SETINFO
-        command(0x80_0007, Owner, true, 0, DQBLK),      // Q_GETQUOTA
+        command(0x80_0007, Owner, true, 0, DQBLK),           // Q_GETQUOTA
         command(SETQUOTA, Administrator, true, DQBLK, 0),
         command(GETNEXTQUOTA, Administrator, true, 0, DQBLK),
         command(XQUOTAON, Administrator, false, 4, 0),
@@ -243,7 +243,10 @@ mod tests {
         assert_eq!((get.kind(), get.rights(), get.has_id()), (Kind::Group, Rights::Owner, true));
         assert_eq!((get.reads(false), get.fills(false), get.fills(true)), (0, 72, 68));
         let set = call(SETQUOTA, 0).unwrap();
-        assert_eq!((set.rights(), set.reads(false), set.reads(true), set.fills(false)), (Rights::Administrator, 72, 68, 0));
+        assert_eq!(
+            (set.rights(), set.reads(false), set.reads(true), set.fills(false)),
+            (Rights::Administrator, 72, 68, 0)
+        );
         assert_eq!(call(GETNEXTQUOTA, 0).unwrap().fills(true), 72, "its last field is where the other has padding");
         assert_eq!(set.word(), SETQUOTA << 8);
     }

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::call::{CallError, Called};
 use crate::image::{self, Error};
-use crate::loopdev::{Image, Loop};
+use crate::loopdev::Image;
 use crate::project::{Status, status};
 use crate::quotactl::{Call, Kind, LARGEST_BYTES};
 use crate::sys::{self, Dqblk, Dqinfo};
@@ -32,10 +32,10 @@ pub struct Grace {
 }
 
 impl Users {
-    /// Those of the file system that is mounted from `device`.
+    /// Those of the file system that is mounted from `/dev/loopN`. The device is named and not held, so that it can go when it is unmounted.
     #[must_use]
-    pub fn on(device: &Loop) -> Users {
-        Users { device: CString::new(device.path()).unwrap_or_default() }
+    pub fn on(loop_number: u32) -> Users {
+        Users { device: CString::new(format!("/dev/loop{loop_number}")).unwrap_or_default() }
     }
 
     /// Passes on a call that somebody else has made, with a structure of his in the first bytes of `structure`, which has what the kernel
@@ -107,8 +107,7 @@ impl Users {
     /// # Errors
     /// [`CallError`].
     pub fn grace(&self, kind: Kind) -> Result<Grace, CallError> {
-        let info =
-            sys::user_info(&self.device, kind.number()).called(|| self.call("Q_GETINFO", kind, 0))?;
+        let info = sys::user_info(&self.device, kind.number()).called(|| self.call("Q_GETINFO", kind, 0))?;
         Ok(Grace { space_s: info.space_grace_s, inodes_s: info.inodes_grace_s })
     }
 
@@ -150,11 +149,7 @@ pub fn support() -> Result<Result<(), Missing>, Error> {
     if !Path::new("/proc/sys/fs/quota").exists() {
         return Ok(Err(Missing::Quota));
     }
-    match image::mount_scratch_with_quota() {
-        Ok(()) => Ok(Ok(())),
-        Err(Error::Mount { .. } | Error::Call(_)) => Ok(Err(Missing::Format)),
-        Err(e) => Err(e),
-    }
+    Ok(if image::can_mount_with_quota()? { Ok(()) } else { Err(Missing::Format) })
 }
 
 /// What was done to have the quotas of an image as they are wanted.

@@ -58,7 +58,7 @@ impl Area {
     }
 
     fn users(&self) -> Users {
-        Users::on(&self.device)
+        Users::on(self.device.number())
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -17,8 +17,8 @@ const MAKING_LIMIT: Duration = Duration::from_secs(500);
 /// Debian 12 with [`TOOLS_PACKAGES`].
 pub const DEBIAN_12_TOOLS: &str = "debian-12-tools";
 
-/// Containers and sandboxes, FUSE, and tools for networks: what OpenVZ's containers could not run.
-const TOOLS_PACKAGES: [&str; 16] = [
+/// Containers and sandboxes, FUSE, and tools for networks: what OpenVZ's containers could not run. And for disk quota, which they could.
+const TOOLS_PACKAGES: [&str; 17] = [
     "aardvark-dns",
     "bubblewrap",
     "busybox-static",
@@ -30,6 +30,7 @@ const TOOLS_PACKAGES: [&str; 16] = [
     "netavark",
     "nftables",
     "podman",
+    "quota",
     "slirp4netns",
     "squashfs-tools",
     "squashfuse",
@@ -121,6 +122,9 @@ fn write_tools_recipe(recipes: &Path) -> std::io::Result<()> {
     let bootstrap = recipe.get_mut("bootstrap").and_then(toml::Value::as_table_mut).expect("a recipe has one");
     let include = bootstrap.get_mut("include").and_then(toml::Value::as_array_mut).expect("packages");
     include.extend(TOOLS_PACKAGES.map(toml::Value::from));
+    // With it the package looks, at the first boot, for file systems to count, and fails where there are none.
+    let remove = recipe.get_mut("remove").and_then(toml::Value::as_array_mut).expect("files to remove");
+    remove.push("/var/lib/quota/new".into());
     fs_err::create_dir_all(recipes)?;
     fs_err::write(recipes.join(format!("{DEBIAN_12_TOOLS}.toml")), recipe.to_string())
 }

@@ -16,6 +16,7 @@ use crate::cgroup::{self, CtCgroup, Delegation};
 use crate::channel::{Channel, Message, Trouble};
 use crate::error::{Call, Failed};
 use crate::plan::Plan;
+use crate::userquota::UserQuota;
 use crate::view::fuse::{Connection, FRESH, Server};
 use crate::view::tree::Own;
 use crate::{container, counters, hooks, idmap, net, rootfs, sys};
@@ -76,6 +77,11 @@ pub(crate) fn launch(
     // By descriptor and detached: the way to it by name is closed to everybody but the host's root.
     let root = rootfs::clone_mounted(&plan.vz.root.mountpoint)?;
     let granted = container::own_nodes(&plan.vz.run_dir, plan.vz.ids, &plan.vz.granted_nodes)?;
+    let user_quota = UserQuota::of(plan);
+    let granted = match &user_quota {
+        Some(quota) => granted.and(container::quota_node(&plan.vz.run_dir, plan.vz.ids, &quota.node, quota.device)?),
+        None => granted,
+    };
     let (connection, mount) = files.unzip();
     let (ours, theirs) = Channel::pair()?;
     container::forget_caller(&plan.spec)?;
@@ -99,6 +105,7 @@ pub(crate) fn launch(
             root: &root,
             granted: &granted,
             files: mount.as_ref(),
+            tells_of_quotas: user_quota.as_ref().is_some_and(|quota| quota.is_under_overlay),
             channel: &theirs,
             payload,
         });
@@ -113,7 +120,7 @@ pub(crate) fn launch(
         net::up(netns.as_fd(), &plan.vz.net).map_err(network_trouble)?;
     }
     let serve = |connection: Connection| {
-        let own = Own::new(plan.ctid, &plan.vz.run_dir, &cgroup, child.pid.as_raw());
+        let own = Own::new(plan.ctid, &plan.vz.run_dir, &cgroup, child.pid.as_raw(), user_quota);
         Ok::<_, Failed>(Files { server: connection.serve(plan.vz.ids, FRESH)?, connection, own })
     };
     let mut files = connection.map(serve).transpose()?;
@@ -295,6 +302,7 @@ struct Birth<'a> {
     root: &'a OwnedFd,
     granted: &'a container::HostNodes,
     files: Option<&'a OwnedFd>,
+    tells_of_quotas: bool,
     channel: &'a Channel,
     payload: Payload<'a>,
 }
@@ -325,7 +333,7 @@ fn child(birth: &Birth) -> Result<(), Trouble> {
     expect(channel, &Message::Mapped)?;
     birth.entry.enter_self().map_err(|e| Trouble::Limits(chain(&e)))?;
     container::become_root()?;
-    let console = container::build(plan, birth.root, birth.granted, birth.files)?;
+    let console = container::build(plan, birth.root, birth.granted, birth.files, birth.tells_of_quotas)?;
     nix::unistd::setsid().call(|| "setsid()")?;
     channel.send(&Message::Ready, Some(console.as_fd()))?;
     drop(console);

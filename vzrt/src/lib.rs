@@ -16,6 +16,7 @@
 //! | [`policy`] | what a container's untrusted root may do, as data |
 //! | [`counters`] | the beancounters of running containers, and the files that show them |
 //! | [`guest`] | settings written into a container's own files |
+//! | `userquota` | quotas of the users and groups inside a container |
 //! | `view` | a container's own numbers in its `/proc` and `/sys` |
 //! | [`support`] | what this kernel can do, for `vzctl check` |
 
@@ -47,6 +48,7 @@ pub mod state;
 pub mod support;
 mod sys;
 pub mod teardown;
+mod userquota;
 pub mod verbs;
 mod view;
 

@@ -135,6 +135,9 @@ pub struct RootPlan {
     pub ids: IdRange,
     /// Mount read-only or without access times, and the like (`MOUNT_OPTS`).
     pub options: Vec<String>,
+    /// How many users and groups inside may have limits of their own, if any (`QUOTAUGIDLIMIT`).
+    #[serde(default)]
+    pub user_quota: Option<NonZeroU32>,
 }
 
 /// How a root is put together.
@@ -225,7 +228,7 @@ mod tests {
             serde_json::to_string(&GuestPlan::default()).unwrap(),
         );
         let mut plan: Plan = serde_json::from_str(&text).unwrap();
-        plan.spec.linux_mut().as_mut().unwrap().set_seccomp(Some(policy::seccomp(&[], false)));
+        plan.spec.linux_mut().as_mut().unwrap().set_seccomp(Some(policy::seccomp(&[], policy::Asks::default())));
         plan
     }
 

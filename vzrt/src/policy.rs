@@ -10,4 +10,4 @@ mod syscalls;
 
 pub use capabilities::{BadCapability, CapabilitySwitch, capabilities, has_no_effect};
 pub use features::{BadFeature, Feature};
-pub use syscalls::seccomp;
+pub use syscalls::{Asks, seccomp};

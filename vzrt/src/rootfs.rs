@@ -147,6 +147,11 @@ fn make_mountpoint(path: &Path) -> Result<(), RootError> {
 
 /// The private area as a detached, idmapped mount.
 fn private_area(plan: &RootPlan, shift: BorrowedFd) -> Result<OwnedFd, RootError> {
+    if plan.user_quota.is_some() && !matches!(plan.disk, Disk::Image { .. }) {
+        tracing::warn!(
+            "Warning: no quotas of users and groups inside: the private area is a directory, and they need an image of its own"
+        );
+    }
     let area = match &plan.disk {
         Disk::Image { file, space_kib, fsck } => {
             if *fsck {
@@ -158,8 +163,7 @@ fn private_area(plan: &RootPlan, shift: BorrowedFd) -> Result<OwnedFd, RootError
                 None | Some(Ok(_) | Err(quota::image::Error::Shrink { .. })) => {}
                 Some(Err(e)) => return Err(DiskError::from(e).into()),
             }
-            let device = quota::image::attach(file).map_err(DiskError::from)?;
-            quota::image::mount(&device).map_err(DiskError::from)?
+            mount_image(file, plan.user_quota.is_some())?
         }
         Disk::Project { id, limits } => {
             let project = quota::project::Project::open(&plan.private, *id).map_err(DiskError::from)?;
@@ -170,6 +174,21 @@ fn private_area(plan: &RootPlan, shift: BorrowedFd) -> Result<OwnedFd, RootError
     };
     shifted(&area, shift, 0, &plan.private)?;
     Ok(area)
+}
+
+/// Attaches and mounts an image, with the quotas of users and groups that the container is to have. Where the kernel has none, the container
+/// does without.
+fn mount_image(file: &Path, limits_users: bool) -> Result<OwnedFd, DiskError> {
+    use quota::{image, users};
+    let missing = if limits_users && !users::has(file)? { users::support()?.err() } else { None };
+    match missing {
+        None if limits_users => drop(users::add(file)?),
+        Some(missing) => tracing::warn!("Warning: no quotas of users and groups inside: {missing}"),
+        None => {}
+    }
+    let device = image::attach(file)?;
+    let mounted = if limits_users && missing.is_none() { image::mount_limiting_users } else { image::mount };
+    Ok(mounted(&device)?)
 }
 
 /// Looks at the superblock, and runs e2fsck only where that tells of errors.

@@ -167,7 +167,6 @@ fn warn_of_no_effect(request: &SetRequest) {
         Change::Meminfo(_) => Some("meminfo"),
         Change::Iptables(_) => Some("iptables"),
         Change::Netfilter(_) => Some("netfilter"),
-        Change::QuotaUgidLimit(_) => Some("quotaugidlimit"),
         _ => None,
     };
     for name in request.changes.iter().filter_map(name) {

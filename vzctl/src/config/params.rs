@@ -499,6 +499,7 @@ fn disk() -> Vec<Param> {
             |v| number_in(v, 0..=u64::from(u32::MAX)).map(Change::QuotaUgidLimit),
         )
         .stored(&["QUOTAUGIDLIMIT"], |s| s.quotaugidlimit.map(|n| n.to_string()))
+        .at_create()
         .live(Live::Restart),
         Param::option(G, "diskquota", "yes|no", "Whether disk limits are in force", |v| {
             yes_no(v).map(Change::DiskQuota)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 
 use beancounters::Bound;
 use quota::{DiskLimits, SoftHard};
@@ -185,6 +186,13 @@ impl Settings {
             inodes: self.diskinodes.unwrap_or(SoftHard::UNLIMITED),
             grace_s: self.quotatime_s,
         }
+    }
+
+    /// How many users and groups inside may have limits of their own; `None` where none may, which is also what 0 says.
+    #[must_use]
+    pub fn user_quota(&self) -> Option<NonZeroU32> {
+        let count = self.quotaugidlimit?;
+        NonZeroU32::new(u32::try_from(count).unwrap_or(u32::MAX))
     }
 
     /// Takes a change over.

@@ -35,6 +35,7 @@ pub fn root(node: &Node, container: &Subject, ids: IdRange) -> Result<RootPlan, 
         private,
         ids,
         options: container.settings.mount_opts.clone(),
+        user_quota: container.settings.user_quota(),
     })
 }
 
@@ -68,12 +69,14 @@ fn disk(node: &Node, container: &Subject, private: &Path) -> Result<Disk, Failur
     }
 }
 
-/// Whether a new private area below `parent` has to be an image to be bounded: the host wants quota and has none for directories.
+/// Whether a new private area below `parent` has to be an image: the host wants quota and has none for directories, or the users inside are
+/// to have quotas of their own, for which the container needs a file system of its own.
 ///
 /// # Errors
 /// The file system could not be asked.
 pub fn is_bounded_by_image(node: &Node, container: &Subject, parent: &Path) -> Result<bool, Failure> {
-    Ok(wants_quota(node, container) && support(parent)? != Support::Available)
+    Ok(wants_quota(node, container)
+        && (container.settings.user_quota().is_some() || support(parent)? != Support::Available))
 }
 
 /// The image file of a private area.

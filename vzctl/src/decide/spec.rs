@@ -73,13 +73,15 @@ pub(super) fn spec(node: &Node, container: &Subject, ids: IdRange) -> Result<Spe
     .map(|t| LinuxNamespaceBuilder::default().typ(t).build())
     .collect::<Result<Vec<_>, _>>()
     .map_err(bad)?;
+    let asks =
+        policy::Asks { before_locking: node.global.enforce_bounds, for_user_quota: settings.user_quota().is_some() };
     let linux = LinuxBuilder::default()
         .namespaces(namespaces)
         .uid_mappings(vec![mapping(ids.uid, ids.count).map_err(bad)?])
         .gid_mappings(vec![mapping(ids.gid, ids.count).map_err(bad)?])
         .resources(resources(settings, &container.ve_private)?)
         .cgroups_path(format!("/{}/{}", node.global.cgroup, container.ctid))
-        .seccomp(policy::seccomp(&container.doors(), node.global.enforce_bounds))
+        .seccomp(policy::seccomp(&container.doors(), asks))
         .masked_paths(MASKED.map(str::to_owned).to_vec())
         .readonly_paths(READ_ONLY.map(str::to_owned).to_vec())
         .build()

@@ -16,6 +16,14 @@ use crate::sys;
 /// Device files as detached mounts, by their names below `/dev`.
 pub(crate) struct HostNodes(Vec<(String, OwnedFd)>);
 
+impl HostNodes {
+    /// With others.
+    pub(crate) fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+}
+
 /// Takes hold of the host's own device files. Runs before the pivot, in a namespace where `/dev` is still the host's.
 pub(super) fn hold_host_nodes(names: &[String]) -> Result<HostNodes, Failed> {
     names
@@ -57,21 +65,40 @@ fn own_node(run_dir: &Path, ids: IdRange, name: &str) -> Result<OwnedFd, Failed>
     if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
         return Err(Failed::new(format!("lstat({host})"), "it is not a device"));
     }
+    let node = new_node(run_dir, ids, name, kind, mode_of(name), st.st_rdev)?;
+    sys::mount_clear_flags(node.as_fd(), libc::MOUNT_ATTR_NODEV).call(|| format!("mount_setattr({name})"))?;
+    Ok(node)
+}
+
+/// A node that names the file system of a container's quotas for its tools, and is no device: it can be looked at and not opened.
+pub(crate) fn quota_node(run_dir: &Path, ids: IdRange, name: &str, device: u64) -> Result<HostNodes, Failed> {
+    let node = new_node(run_dir, ids, name, FileType::BlockDevice, 0o600, device)?;
+    sys::mount_set_flags(node.as_fd(), libc::MOUNT_ATTR_NODEV).call(|| format!("mount_setattr({name}, nodev)"))?;
+    Ok(HostNodes(vec![(name.to_owned(), node)]))
+}
+
+/// A device file in the run directory, belonging to the container's root, as a detached mount.
+fn new_node(
+    run_dir: &Path,
+    ids: IdRange,
+    name: &str,
+    kind: FileType,
+    mode: u32,
+    device: u64,
+) -> Result<OwnedFd, Failed> {
     let path = run_dir.join(format!("dev-{}", name.replace('/', "-")));
     let call = |what: &str| format!("{what}({})", path.display());
     match rustix::fs::unlink(&path) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => {}
         Err(e) => return Err(e).call(|| call("unlink")),
     }
-    let mode = Mode::from_raw_mode(mode_of(name));
-    rustix::fs::mknodat(CWD, &path, kind, mode, st.st_rdev).call(|| call("mknod"))?;
+    let mode = Mode::from_raw_mode(mode);
+    rustix::fs::mknodat(CWD, &path, kind, mode, device).call(|| call("mknod"))?;
     rustix::fs::chmodat(CWD, &path, mode, rustix::fs::AtFlags::empty()).call(|| call("chmod"))?;
     let (uid, gid) = (rustix::fs::Uid::from_raw(ids.uid), rustix::fs::Gid::from_raw(ids.gid));
     rustix::fs::chown(&path, Some(uid), Some(gid)).call(|| call("chown"))?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    let node = open_tree(CWD, &path, flags).call(|| call("open_tree"))?;
-    sys::mount_clear_flags(node.as_fd(), libc::MOUNT_ATTR_NODEV).call(|| call("mount_setattr"))?;
-    Ok(node)
+    open_tree(CWD, &path, flags).call(|| call("open_tree"))
 }
 
 /// Binds them into the container's `/dev`. A bind keeps the host's owner and mode untouched (a runtime that chowned its standard input once

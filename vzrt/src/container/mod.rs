@@ -20,7 +20,7 @@ use crate::guest;
 use crate::plan::{GuestPlan, Plan};
 use crate::{seccomp, sys, view};
 
-pub(crate) use dev::{HostNodes, bind_into_running, open_pty, own_nodes};
+pub(crate) use dev::{HostNodes, bind_into_running, open_pty, own_nodes, quota_node};
 
 /// Where the root is put for a moment, to become `/`: a directory that every host has and that is not needed any more once the device nodes
 /// are in hand. Not `/proc` or `/sys`: while those are covered, the kernel gives a user namespace no new ones.
@@ -72,6 +72,7 @@ pub(crate) fn build(
     root: &OwnedFd,
     granted: &HostNodes,
     files: Option<&OwnedFd>,
+    tells_of_quotas: bool,
 ) -> Result<OwnedFd, Failed> {
     let spec = &plan.spec;
     // After the process is in its cgroup: the namespace's root is wherever its maker is.
@@ -97,7 +98,7 @@ pub(crate) fn build(
     // Last of all, for who serves the files is making the network meanwhile.
     if let Some(files) = files {
         run::make(root.as_fd(), view::tree::BEANCOUNTERS.1);
-        view::place::at_start(files)?;
+        view::place::at_start(files, tells_of_quotas)?;
     }
     // As systemd makes it on a machine, and in a container leaves to who made it: what is mounted inside later shows in services that have a
     // mount namespace of their own, and `podman` asks for it.

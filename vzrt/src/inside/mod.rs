@@ -23,6 +23,7 @@ use crate::launch::chain;
 use crate::monitor::{self, Ask, Visit};
 use crate::plan::Plan;
 use crate::state::{RunDir, Running};
+use crate::userquota::UserQuota;
 use crate::{container, sys, view};
 
 pub(crate) use proxy::{as_stdio, write_all};
@@ -207,7 +208,8 @@ impl<'a> Inside<'a> {
     /// # Errors
     /// As [`Inside::exec`].
     pub(crate) fn restore_files(&self, files: &OwnedFd) -> Result<(), InsideError> {
-        self.edit(EDIT_TIMEOUT, || Ok(view::place::again(files, self.running.init.as_fd())?))
+        let tells_of_quotas = UserQuota::of(self.plan).is_some_and(|quota| quota.is_under_overlay);
+        self.edit(EDIT_TIMEOUT, || Ok(view::place::again(files, self.running.init.as_fd(), tells_of_quotas)?))
     }
 
     /// Asks the container's init to halt: by its own `halt`, as vzctl did, and where there is none by the signal systemd takes for it.

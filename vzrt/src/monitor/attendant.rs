@@ -74,7 +74,7 @@ pub(super) fn attend(
         monitor,
         console,
         files,
-        own: Own::new(kit.charge.ctid, &kit.charge.run_dir, cgroup, kit.charge.init_pid),
+        own: Own::new(kit.charge.ctid, &kit.charge.run_dir, cgroup, kit.charge.init_pid, kit.charge.user_quota.clone()),
         listeners: left.listeners.into_iter().map(|fd| Some(fd.into())).collect(),
         visits: left.visits.into_iter().map(|fd| Some(Visit::over(fd))).collect(),
         no_room: false,

@@ -24,6 +24,7 @@ use crate::lock::{CLEARING, Lock, LockError};
 use crate::plan::{IdRange, Plan};
 use crate::reboot::{self, Mark};
 use crate::state::{RunDir, Running, State};
+use crate::userquota::UserQuota;
 use crate::view::fuse::Connection;
 use crate::{Ctid, sys, teardown};
 
@@ -59,6 +60,8 @@ pub(super) struct Charge {
     pub(super) init_pid: i32,
     /// Whether that is the monitor's own child. If not, its end is seen and not how it came, and a reboot from inside is a halt.
     pub(super) init_is_child: bool,
+    /// The quotas of its users and groups.
+    pub(super) user_quota: Option<UserQuota>,
 }
 
 impl Charge {
@@ -76,6 +79,7 @@ impl Charge {
             log_file: vz.log_file.clone(),
             init_pid,
             init_is_child: false,
+            user_quota: UserQuota::of(plan),
         }
     }
 }

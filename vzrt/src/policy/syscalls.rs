@@ -8,6 +8,7 @@ use libc::{EAFNOSUPPORT, ENOSYS, EPERM};
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArgBuilder, LinuxSeccompOperator, LinuxSyscall};
 
 use super::Feature;
+use crate::userquota::answer::CALLS;
 use crate::view::answers::{ANSWERED, LOCKING};
 
 /// System calls that are refused alike, for one reason.
@@ -57,7 +58,7 @@ const DENIED: &[Denied] = &[
         unless: Some(Feature::IoUring),
     },
     // On the host's file system it would tell about, or act on, everyone's quota: CVE-2013-2239.
-    Denied { names: &["quotactl", "quotactl_fd"], errno: ENOSYS, unless: Some(Feature::Quota) },
+    Denied { names: &CALLS, errno: ENOSYS, unless: Some(Feature::Quota) },
     // Segment descriptors: CVE-2015-5157 and a few more.
     Denied { names: &["modify_ldt"], errno: ENOSYS, unless: Some(Feature::ModifyLdt) },
     // 16-bit DOS machines inside 32-bit programs.
@@ -127,30 +128,53 @@ const DENIED_FAMILIES: &[DeniedFamilies] = &[
     },
 ];
 
-/// The system call filter of a container with `features` opened, for [`crate::seccomp::Program::compile`] and for the printed plan. One that is
-/// `bounded` (`UBC_ENFORCE`) asks before it locks memory.
+/// What a container's filter leaves to its attendant, besides what is answered for every container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Asks {
+    /// Locking memory (`UBC_ENFORCE`).
+    pub before_locking: bool,
+    /// Quotas of its users and groups (`QUOTAUGIDLIMIT`).
+    pub for_user_quota: bool,
+}
+
+/// The system call filter of a container with `features` opened, for [`crate::seccomp::Program::compile`] and for the printed plan.
 #[must_use]
-pub fn seccomp(features: &[Feature], bounded: bool) -> LinuxSeccomp {
+pub fn seccomp(features: &[Feature], asks: Asks) -> LinuxSeccomp {
     let open = |door: Feature| features.iter().any(|f| f.opens(door));
-    let calls = DENIED.iter().filter(|d| !d.unless.is_some_and(open)).map(|d| denied(d.names, d.errno, None));
+    // Who runs containers inside may want to be asked himself, and the kernel has one to be asked for all that runs below a filter.
+    let asked = if open(Feature::Nesting) { Vec::new() } else { asked(asks, open(Feature::Quota)) };
+    let calls = DENIED
+        .iter()
+        .filter(|d| !d.unless.is_some_and(open) && !d.names.iter().any(|name| asked.contains(name)))
+        .map(|d| denied(d.names, d.errno, None));
     let families = DENIED_FAMILIES
         .iter()
         .filter(|d| !open(d.unless))
         .flat_map(|d| d.families)
         .map(|&family| denied(&["socket", "socketpair"], EAFNOSUPPORT, Some(family)));
-    // Who runs containers inside may want to be asked himself, and the kernel has one to be asked for all that runs below a filter.
-    let asked = (!open(Feature::Nesting)).then(|| asked(bounded));
+    let notified = (!asked.is_empty()).then(|| notified(&asked));
     let mut filter = LinuxSeccomp::default();
     filter.set_default_action(LinuxSeccompAction::ScmpActAllow);
-    filter.set_syscalls(Some(calls.chain(families).chain(asked).collect()));
+    filter.set_syscalls(Some(calls.chain(families).chain(notified).collect()));
     filter
 }
 
-/// What tells of the machine is answered for the container (`view`), and what locks memory is measured by what all of it has locked.
-fn asked(bounded: bool) -> LinuxSyscall {
-    let locking: &[&str] = if bounded { &LOCKING } else { &[] };
+/// What tells of the machine is answered for the container (`view`), what locks memory is measured by what all of it has locked, and quotas of
+/// users and groups are those of its own file system (`userquota`).
+fn asked(asks: Asks, has_quotactl: bool) -> Vec<&'static str> {
+    let mut names = ANSWERED.to_vec();
+    if asks.before_locking {
+        names.extend(LOCKING);
+    }
+    if asks.for_user_quota && !has_quotactl {
+        names.extend(CALLS);
+    }
+    names
+}
+
+fn notified(names: &[&str]) -> LinuxSyscall {
     let mut call = LinuxSyscall::default();
-    call.set_names(ANSWERED.iter().chain(locking).map(|&name| name.to_owned()).collect());
+    call.set_names(names.iter().map(|&name| name.to_owned()).collect());
     call.set_action(LinuxSeccompAction::ScmpActNotify);
     call
 }

@@ -68,8 +68,8 @@ mod tests {
     /// in this process is touched, and nobody forks.
     fn under_filter<T: Send + 'static>(features: &'static [Feature], calls: impl FnOnce() -> T + Send + 'static) -> T {
         let inside = thread::spawn(move || {
-            let program =
-                Program::compile(&policy::seccomp(features, false), Machine::NATIVE).expect("the policy compiles");
+            let program = Program::compile(&policy::seccomp(features, policy::Asks::default()), Machine::NATIVE)
+                .expect("the policy compiles");
             set_no_new_privs().expect("prctl(PR_SET_NO_NEW_PRIVS)");
             load(&program).expect("the kernel takes the filter");
             calls()

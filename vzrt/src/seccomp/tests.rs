@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::abi::Abi;
 use super::interpreter::{Call, run};
 use super::{CompileError, Machine, Program};
-use crate::policy::{self, Feature};
+use crate::policy::{self, Asks, Feature};
 
 const ALLOW: u32 = 0x7fff_0000;
 const KILL: u32 = 0x8000_0000;
@@ -50,7 +50,7 @@ fn ask_by_name(program: &Program, abi: Abi, name: &str, args: &[u64]) -> u32 {
 }
 
 fn policy(features: &[Feature]) -> Program {
-    Program::compile(&policy::seccomp(features, false), Machine::X86_64).unwrap()
+    Program::compile(&policy::seccomp(features, Asks::default()), Machine::X86_64).unwrap()
 }
 
 #[test]
@@ -119,13 +119,31 @@ fn a_feature_opens_its_own_calls_and_nesting_opens_what_it_says() {
 
 #[test]
 fn locking_memory_is_asked_about_where_bounds_are_enforced() {
-    let bounded = Program::compile(&policy::seccomp(&[], true), Machine::X86_64).unwrap();
+    let bounded =
+        Program::compile(&policy::seccomp(&[], Asks { before_locking: true, ..Asks::default() }), Machine::X86_64)
+            .unwrap();
     for name in ["mlock", "mlock2", "mlockall"] {
         let notified = ask_by_name(&bounded, Abi::X86_64, "sysinfo", &[]);
         assert_eq!(ask_by_name(&bounded, Abi::X86_64, name, &[]), notified, "{name}");
         assert_eq!(ask_by_name(&policy(&[]), Abi::X86_64, name, &[]), ALLOW, "{name}");
     }
     assert_eq!(ask_by_name(&bounded, Abi::X86_64, "munlock", &[]), ALLOW);
+}
+
+#[test]
+fn quotas_of_users_are_asked_about_where_there_are_some() {
+    let with = |features: &[Feature]| {
+        let asks = Asks { for_user_quota: true, ..Asks::default() };
+        Program::compile(&policy::seccomp(features, asks), Machine::X86_64).unwrap()
+    };
+    let asked = ask_by_name(&with(&[]), Abi::X86_64, "sysinfo", &[]);
+    for name in ["quotactl", "quotactl_fd"] {
+        assert_eq!(ask_by_name(&with(&[]), Abi::X86_64, name, &[]), asked, "{name}");
+        assert_eq!(ask_by_name(&with(&[]), Abi::X86, name, &[]), asked, "{name}");
+        assert_eq!(ask_by_name(&policy(&[]), Abi::X86_64, name, &[]), errno(libc::ENOSYS), "{name}");
+        assert_eq!(ask_by_name(&with(&[Feature::Quota]), Abi::X86_64, name, &[]), ALLOW, "{name}");
+        assert_eq!(ask_by_name(&with(&[Feature::Nesting]), Abi::X86_64, name, &[]), errno(libc::ENOSYS), "{name}");
+    }
 }
 
 #[test]
@@ -146,7 +164,7 @@ fn an_unknown_abi_kills_and_x32_is_not_there() {
 
 #[test]
 fn architectures_left_out_of_the_filter_are_closed() {
-    let mut only_native = policy::seccomp(&[], false);
+    let mut only_native = policy::seccomp(&[], Asks::default());
     only_native.set_architectures(Some(vec![Arch::ScmpArchX86_64, Arch::ScmpArchMips]));
     let program = Program::compile(&only_native, Machine::X86_64).unwrap();
     assert_eq!(ask_by_name(&program, Abi::X86_64, "read", &[]), ALLOW);
@@ -155,7 +173,7 @@ fn architectures_left_out_of_the_filter_are_closed() {
 
 #[test]
 fn on_arm_the_same_names_have_the_numbers_of_arm() {
-    let program = Program::compile(&policy::seccomp(&[], false), Machine::Aarch64).unwrap();
+    let program = Program::compile(&policy::seccomp(&[], Asks::default()), Machine::Aarch64).unwrap();
     for abi in [Abi::Aarch64, Abi::Arm] {
         assert_eq!(ask_by_name(&program, abi, "keyctl", &[]), errno(libc::ENOSYS));
         assert_eq!(ask_by_name(&program, abi, "socket", &[40]), errno(libc::EAFNOSUPPORT));

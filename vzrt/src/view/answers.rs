@@ -1,5 +1,6 @@
 //! System calls that tell of the machine, answered for a container: sysinfo(2) and sched_getaffinity(2). And those that lock memory, refused
-//! when its processes together would have more than `lockedpages`: no other hook of the kernel's is asked before it locks.
+//! when its processes together would have more than `lockedpages`: no other hook of the kernel's is asked before it locks. quotactl(2) is
+//! `userquota`'s to answer.
 //!
 //! The container's filter hands them to us (seccomp_unotify(2), Linux 5.5). What is told decides nothing about what the caller may do, and
 //! what is decided follows from registers, so it does not matter that its memory can change under us. A container all of whose
@@ -18,6 +19,7 @@ use super::sys::{self, Answer, Asked};
 use crate::counters;
 use crate::error::{Call, Failed};
 use crate::seccomp::{Width, names_call};
+use crate::userquota::answer::{self as quotactl, CALLS};
 
 /// The names of the calls answered here, for the filter.
 pub(crate) const ANSWERED: [&str; 2] = ["sysinfo", "sched_getaffinity"];
@@ -73,8 +75,20 @@ impl Listener {
             Some(("sched_getaffinity", width)) => self.affinity(asked, view, width),
             _ => match names_call(asked.arch, asked.number, &LOCKING) {
                 Some((name, _)) => lock(asked, view, name),
-                None => Answer::Proceed,
+                None => self.quotactl(asked, view),
             },
+        }
+    }
+
+    /// Where there turned out to be no quotas of users and groups, it is as if the kernel had none.
+    fn quotactl(&self, asked: &Asked, view: &View) -> Answer {
+        let Some((name, width)) = names_call(asked.arch, asked.number, &CALLS) else { return Answer::Proceed };
+        let Some(quotas) = &view.user_quota else { return Answer::Fail(libc::ENOSYS) };
+        let call = quotactl::Asked::new(name, asked.thread, asked.args, width == Width::Four);
+        let still_waits = || sys::still_waits(self.0.as_fd(), asked.id);
+        match quotas.answer(&call, view.init_pid, still_waits) {
+            Ok(()) => Answer::Return(0),
+            Err(errno) => Answer::Fail(errno.raw_os_error()),
         }
     }
 

@@ -31,6 +31,7 @@ use self::load::Load;
 pub(crate) use self::load::is_stopped;
 use self::memory::Memory;
 use crate::cgroup::{CtCgroup, Error, Pressure};
+use crate::userquota::{UserQuota, mounts};
 
 /// A file that tells a container of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,14 +103,16 @@ pub(crate) struct View {
     /// The load that was told last.
     told: Option<[f64; 3]>,
     page_bytes: u64,
+    init_pid: i32,
+    user_quota: Option<UserQuota>,
 }
 
 impl View {
     /// Takes up the view of a running container.
-    pub(crate) fn new(cgroup: CtCgroup, init_pid: i32) -> Self {
+    pub(crate) fn new(cgroup: CtCgroup, init_pid: i32, user_quota: Option<UserQuota>) -> Self {
         let zero = zero_of(init_pid).unwrap_or_else(now);
         let page_bytes = rustix::param::page_size() as u64;
-        Self { cgroup, zero, clock: None, load: Load::new(), told: None, page_bytes }
+        Self { cgroup, zero, clock: None, load: Load::new(), told: None, page_bytes, init_pid, user_quota }
     }
 
     /// How long until the load is to be counted.
@@ -190,6 +193,11 @@ impl View {
             File::PressureMemory => self.cgroup.pressure(Pressure::Memory).unwrap_or_default(),
             File::CpusOnline | File::CpusPossible | File::CpusPresent => format!("{}\n", cpu::list(&self.cpus()?)),
         })
+    }
+
+    /// `/proc/mounts` for one thread. A reader that is gone reads nothing more.
+    pub(crate) fn mounts(&self, reader: u32) -> String {
+        self.user_quota.as_ref().and_then(|quota| mounts::text(reader, &quota.node).ok()).unwrap_or_default()
     }
 
     fn stat(&mut self) -> Result<String, Error> {

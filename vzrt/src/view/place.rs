@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 
 use super::File;
-use super::tree::{BEANCOUNTERS, name_of};
+use super::tree::{BEANCOUNTERS, MOUNTS, name_of};
 use crate::error::{Call, Failed};
 use crate::{rootfs, sys};
 
@@ -20,11 +20,12 @@ use crate::{rootfs, sys};
 const PLACE: &str = "/proc";
 
 /// Puts the files in place in a mount namespace where nothing of the container's has run yet, by the process that is going to be its init.
+/// `/proc/mounts` is one of them only where it `tells_of_quotas`; it lies over a link, which is then a file.
 ///
 /// # Errors
 /// The failed call.
-pub(crate) fn at_start(files: &OwnedFd) -> Result<(), Failed> {
-    let clones = clones(files)?;
+pub(crate) fn at_start(files: &OwnedFd, tells_of_quotas: bool) -> Result<(), Failed> {
+    let clones = clones(files, tells_of_quotas)?;
     unmount(PLACE, UnmountFlags::DETACH).call(|| format!("umount({PLACE})"))?;
     put(&clones)
 }
@@ -34,11 +35,11 @@ pub(crate) fn at_start(files: &OwnedFd) -> Result<(), Failed> {
 ///
 /// # Errors
 /// The failed call.
-pub(crate) fn again(files: &OwnedFd, init: BorrowedFd) -> Result<(), Failed> {
+pub(crate) fn again(files: &OwnedFd, init: BorrowedFd, tells_of_quotas: bool) -> Result<(), Failed> {
     // What is covered is covered in a copy of the namespace that nobody else sees.
     unshare(CloneFlags::CLONE_NEWNS).call(|| "unshare(CLONE_NEWNS)")?;
     sys::make_all_private().call(|| "mount_setattr(/, private, recursive)")?;
-    let clones = clones(files)?;
+    let clones = clones(files, tells_of_quotas)?;
     setns(init, CloneFlags::CLONE_NEWNS).call(|| "setns(the container's mounts)")?;
     put(&clones)
 }
@@ -46,7 +47,7 @@ pub(crate) fn again(files: &OwnedFd, init: BorrowedFd) -> Result<(), Failed> {
 /// A piece of the file system on its way into a container: where it goes, from the container's root, and its mount.
 type Piece = (&'static str, OwnedFd);
 
-fn clones(files: &OwnedFd) -> Result<Vec<Piece>, Failed> {
+fn clones(files: &OwnedFd, tells_of_quotas: bool) -> Result<Vec<Piece>, Failed> {
     move_mount(files, "", CWD, PLACE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .call(|| format!("move_mount(fuse, {PLACE})"))?;
     look_up_all(files)?;
@@ -55,7 +56,8 @@ fn clones(files: &OwnedFd) -> Result<Vec<Piece>, Failed> {
         open_tree(files, name.as_str(), flags).call(|| format!("open_tree(fuse, {name})")).map(|mount| (path, mount))
     };
     let files = File::ALL.into_iter().map(|file| (name_of(file), file.path()));
-    files.chain([(BEANCOUNTERS.0.to_owned(), BEANCOUNTERS.1)]).map(clone).collect()
+    let others = [Some(BEANCOUNTERS), tells_of_quotas.then_some(MOUNTS)].into_iter().flatten();
+    files.chain(others.map(|(name, path)| (name.to_owned(), path))).map(clone).collect()
 }
 
 /// Has the kernel learn all names in one question, whose answer it keeps: each would be a question of its own, and two switches between

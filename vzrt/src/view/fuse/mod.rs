@@ -55,6 +55,11 @@ pub(crate) trait Tree {
 
     /// The text of a file as it is now; `None` when what it tells of has ended.
     fn text(&mut self, file: u64) -> Option<String>;
+
+    /// That of a file that tells each thread, as the host numbers them, something else.
+    fn text_for(&mut self, _file: u64, _reader: u32) -> Option<String> {
+        None
+    }
 }
 
 /// A file or a directory, as `stat` shows it.
@@ -209,14 +214,14 @@ impl Server {
                 let known = entries.filter_map(|(name, number)| Some((name, self.unread(number, tree.node(number)?))));
                 Reply::list(known, *from)
             }
-            What::Attributes => self.look_at(request.node, tree),
+            What::Attributes => self.look_at(request.node, request.caller, tree),
             What::Open { for_writing: false } if file.is_some() => {
                 self.next_handle += 1;
                 Reply::opened(self.next_handle)
             }
             What::Open { .. } => Reply::Error(Errno::ACCESS),
             What::Read { handle, offset, bytes } if file.is_some() => {
-                self.read(tree, request.node, *handle, *offset, *bytes)
+                self.read(tree, request, *handle, *offset, *bytes)
             }
             What::Release { handle } => {
                 self.kept.retain(|(kept, _)| kept != handle);
@@ -229,10 +234,10 @@ impl Server {
         })
     }
 
-    fn look_at(&mut self, number: u64, tree: &mut impl Tree) -> Reply {
+    fn look_at(&mut self, number: u64, reader: u32, tree: &mut impl Tree) -> Reply {
         match tree.node(number) {
             Some(node) if node.directory => Reply::attributes(&self.attributes(number, node, 0, wire::ALWAYS)),
-            Some(node) => match self.text(number, tree) {
+            Some(node) => match self.text(number, reader, tree) {
                 Some((text, fresh)) => Reply::attributes(&self.attributes(number, node, text.len() as u64, fresh)),
                 None => Reply::Error(Errno::IO),
             },
@@ -241,14 +246,16 @@ impl Server {
     }
 
     /// A reading from the beginning is made anew; what follows is of the same reading.
-    fn read(&mut self, tree: &mut impl Tree, file: u64, handle: u64, offset: u64, bytes: u32) -> Reply {
+    fn read(&mut self, tree: &mut impl Tree, request: &Request, handle: u64, offset: u64, bytes: u32) -> Reply {
         let kept = self.kept.iter().position(|(kept, _)| *kept == handle);
         let text = match kept.filter(|_| offset > 0) {
             Some(at) => Rc::clone(&self.kept[at].1),
             None => {
                 kept.map(|at| self.kept.remove(at));
                 // The container has ended, or is about to.
-                let Some((text, _)) = self.text(file, tree) else { return Reply::Error(Errno::IO) };
+                let Some((text, _)) = self.text(request.node, request.caller, tree) else {
+                    return Reply::Error(Errno::IO);
+                };
                 self.kept.truncate(MOST_KEPT - 1);
                 self.kept.push_front((handle, Rc::clone(&text)));
                 text
@@ -260,7 +267,10 @@ impl Server {
     }
 
     /// The text, and for how long it will still be the same.
-    fn text(&mut self, file: u64, tree: &mut impl Tree) -> Option<(Rc<str>, Duration)> {
+    fn text(&mut self, file: u64, reader: u32, tree: &mut impl Tree) -> Option<(Rc<str>, Duration)> {
+        if let Some(text) = tree.text_for(file, reader) {
+            return Some((text.into(), Duration::ZERO));
+        }
         self.fresh.retain(|(_, made, _)| made.elapsed() < self.fresh_for);
         if let Some((_, made, text)) = self.fresh.iter().find(|(known, ..)| *known == file) {
             return Some((Rc::clone(text), self.fresh_for.saturating_sub(made.elapsed())));

@@ -65,6 +65,8 @@ pub(super) enum What<'a> {
 pub(super) struct Request<'a> {
     pub(super) unique: u64,
     pub(super) node: u64,
+    /// The thread that wants it, as the host numbers threads.
+    pub(super) caller: u32,
     pub(super) what: What<'a>,
 }
 
@@ -88,7 +90,8 @@ impl<'a> Request<'a> {
             _ => What::Other,
         };
         let word = |at: usize| Some(u64::from_ne_bytes(bytes[at..at + 8].try_into().ok()?));
-        Some(Self { unique: word(8)?, node: word(16)?, what })
+        let caller = u32::from_ne_bytes(bytes[32..36].try_into().ok()?);
+        Some(Self { unique: word(8)?, node: word(16)?, caller, what })
     }
 }
 
@@ -226,7 +229,7 @@ mod tests {
 
     fn request(opcode: u32, body: &[u8]) -> Vec<u8> {
         let mut out = Out::default();
-        out.u32s(&[0, opcode]).u64s(&[7, 3]).u32s(&[0; 4]);
+        out.u32s(&[0, opcode]).u64s(&[7, 3]).u32s(&[0, 0, 5, 0]);
         out.0.extend_from_slice(body);
         out.0
     }
@@ -234,7 +237,7 @@ mod tests {
     #[test]
     fn requests_are_read_by_their_layout() {
         let bytes = request(1, b"proc.stat\0");
-        let want = Request { unique: 7, node: 3, what: What::Lookup { name: b"proc.stat" } };
+        let want = Request { unique: 7, node: 3, caller: 5, what: What::Lookup { name: b"proc.stat" } };
         assert_eq!(Request::parse(&bytes), Some(want));
         let mut read = Out::default();
         read.u64s(&[9, 4096]).u32s(&[100, 0]);
