@@ -78,10 +78,6 @@ pub(crate) fn launch(
     let root = rootfs::clone_mounted(&plan.vz.root.mountpoint)?;
     let granted = container::own_nodes(&plan.vz.run_dir, plan.vz.ids, &plan.vz.granted_nodes)?;
     let user_quota = UserQuota::of(plan);
-    let granted = match &user_quota {
-        Some(quota) => granted.and(container::quota_node(&plan.vz.run_dir, plan.vz.ids, &quota.node, quota.device)?),
-        None => granted,
-    };
     let (connection, mount) = files.unzip();
     let (ours, theirs) = Channel::pair()?;
     container::forget_caller(&plan.spec)?;
@@ -120,12 +116,15 @@ pub(crate) fn launch(
         net::up(netns.as_fd(), &plan.vz.net).map_err(network_trouble)?;
     }
     let serve = |connection: Connection| {
-        let own = Own::new(plan.ctid, &plan.vz.run_dir, &cgroup, child.pid.as_raw(), user_quota);
+        let own = Own::new(plan.ctid, &plan.vz.run_dir, &cgroup, child.pid.as_raw(), user_quota.clone());
         Ok::<_, Failed>(Files { server: connection.serve(plan.vz.ids, FRESH)?, connection, own })
     };
     let mut files = connection.map(serve).transpose()?;
     match receive(&ours, files.as_mut())? {
         Some((Message::Ready, Some(console))) => {
+            if let Some(quota) = &user_quota {
+                container::make_name_of_file_system(child.pid, plan.vz.ids, &quota.node, quota.device)?;
+            }
             Ok(Launched { pid: child.pid, pidfd: child.pidfd, console, channel: ours, files })
         }
         Some((Message::Failed(trouble), _)) => Err(trouble),

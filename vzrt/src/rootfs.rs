@@ -232,7 +232,7 @@ fn overlay(plan: &RootPlan, tree: &Path, area: &OwnedFd, shift: BorrowedFd) -> R
     // Overlay works with the credentials of whoever mounts it. Its work directory must be made with ids the layers can express, so the
     // mounter's file ids are those of the container's root; and CAP_SYS_RESOURCE must not be among its capabilities, or the kernel would
     // let every write of the container pass the project quota and the blocks reserved for root.
-    let _mounter = FileIds::of(plan.ids)?;
+    let _mounter = FileIds::of(plan.ids).doing("becoming the owner of the layers")?;
     make_layer_dir(area, "fs")?;
     make_layer_dir(area, "work")?;
     match new_overlay(&lower, area, &plan.options) {
@@ -322,15 +322,15 @@ fn make_layer_dir(area: &OwnedFd, name: &str) -> Result<(), RootError> {
 }
 
 /// Takes the file ids of a container's root, and gives them back when dropped.
-struct FileIds;
+pub(crate) struct FileIds;
 
 impl FileIds {
-    fn of(ids: IdRange) -> Result<Self, RootError> {
+    pub(crate) fn of(ids: IdRange) -> Result<Self, Failed> {
         nix::unistd::setfsgid(ids.gid.into());
         nix::unistd::setfsuid(ids.uid.into());
         let guard = Self;
         // Leaving fsuid 0 takes the file capabilities away; here they are wanted.
-        effective(|c| *c != Capability::CAP_SYS_RESOURCE).doing("raising capabilities")?;
+        effective(|c| *c != Capability::CAP_SYS_RESOURCE)?;
         Ok(guard)
     }
 }

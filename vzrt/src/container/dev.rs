@@ -4,6 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use nix::unistd::Pid;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, major, minor, openat2, symlinkat};
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
@@ -11,18 +12,10 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use super::mounts::{attach, target_dir};
 use crate::error::{Call, Failed};
 use crate::plan::IdRange;
-use crate::sys;
+use crate::{rootfs, sys};
 
 /// Device files as detached mounts, by their names below `/dev`.
 pub(crate) struct HostNodes(Vec<(String, OwnedFd)>);
-
-impl HostNodes {
-    /// With others.
-    pub(crate) fn and(mut self, others: Self) -> Self {
-        self.0.extend(others.0);
-        self
-    }
-}
 
 /// Takes hold of the host's own device files. Runs before the pivot, in a namespace where `/dev` is still the host's.
 pub(super) fn hold_host_nodes(names: &[String]) -> Result<HostNodes, Failed> {
@@ -65,40 +58,37 @@ fn own_node(run_dir: &Path, ids: IdRange, name: &str) -> Result<OwnedFd, Failed>
     if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
         return Err(Failed::new(format!("lstat({host})"), "it is not a device"));
     }
-    let node = new_node(run_dir, ids, name, kind, mode_of(name), st.st_rdev)?;
-    sys::mount_clear_flags(node.as_fd(), libc::MOUNT_ATTR_NODEV).call(|| format!("mount_setattr({name})"))?;
-    Ok(node)
-}
-
-/// A node that names the file system of a container's quotas for its tools, and is no device: it can be looked at and not opened.
-pub(crate) fn quota_node(run_dir: &Path, ids: IdRange, name: &str, device: u64) -> Result<HostNodes, Failed> {
-    let node = new_node(run_dir, ids, name, FileType::BlockDevice, 0o600, device)?;
-    sys::mount_set_flags(node.as_fd(), libc::MOUNT_ATTR_NODEV).call(|| format!("mount_setattr({name}, nodev)"))?;
-    Ok(HostNodes(vec![(name.to_owned(), node)]))
-}
-
-/// A device file in the run directory, belonging to the container's root, as a detached mount.
-fn new_node(
-    run_dir: &Path,
-    ids: IdRange,
-    name: &str,
-    kind: FileType,
-    mode: u32,
-    device: u64,
-) -> Result<OwnedFd, Failed> {
     let path = run_dir.join(format!("dev-{}", name.replace('/', "-")));
     let call = |what: &str| format!("{what}({})", path.display());
     match rustix::fs::unlink(&path) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => {}
         Err(e) => return Err(e).call(|| call("unlink")),
     }
-    let mode = Mode::from_raw_mode(mode);
-    rustix::fs::mknodat(CWD, &path, kind, mode, device).call(|| call("mknod"))?;
+    let mode = Mode::from_raw_mode(mode_of(name));
+    rustix::fs::mknodat(CWD, &path, kind, mode, st.st_rdev).call(|| call("mknod"))?;
     rustix::fs::chmodat(CWD, &path, mode, rustix::fs::AtFlags::empty()).call(|| call("chmod"))?;
     let (uid, gid) = (rustix::fs::Uid::from_raw(ids.uid), rustix::fs::Gid::from_raw(ids.gid));
     rustix::fs::chown(&path, Some(uid), Some(gid)).call(|| call("chown"))?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    open_tree(CWD, &path, flags).call(|| call("open_tree"))
+    let node = open_tree(CWD, &path, flags).call(|| call("open_tree"))?;
+    sys::mount_clear_flags(node.as_fd(), libc::MOUNT_ATTR_NODEV).call(|| call("mount_setattr"))?;
+    Ok(node)
+}
+
+/// A node in the `/dev` of a container of which nothing has run yet, that names a file system for tools and is no device: the kernel opens none on a
+/// file system of the container's. Called by the host's root, who alone can make it.
+pub(crate) fn make_name_of_file_system(
+    first_process: Pid,
+    ids: IdRange,
+    name: &str,
+    device: u64,
+) -> Result<(), Failed> {
+    let path = format!("/proc/{first_process}/root/dev");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dev = rustix::fs::open(path.as_str(), flags, Mode::empty()).call(|| format!("open({path})"))?;
+    let _owner = rootfs::FileIds::of(ids)?;
+    rustix::fs::mknodat(&dev, name, FileType::BlockDevice, Mode::RUSR | Mode::WUSR, device)
+        .call(|| format!("mknod({path}/{name})"))
 }
 
 /// Binds them into the container's `/dev`. A bind keeps the host's owner and mode untouched (a runtime that chowned its standard input once

@@ -20,7 +20,7 @@ use crate::guest;
 use crate::plan::{GuestPlan, Plan};
 use crate::{seccomp, sys, view};
 
-pub(crate) use dev::{HostNodes, bind_into_running, open_pty, own_nodes, quota_node};
+pub(crate) use dev::{HostNodes, bind_into_running, make_name_of_file_system, open_pty, own_nodes};
 
 /// Where the root is put for a moment, to become `/`: a directory that every host has and that is not needed any more once the device nodes
 /// are in hand. Not `/proc` or `/sys`: while those are covered, the kernel gives a user namespace no new ones.

@@ -119,6 +119,7 @@ impl UserQuota {
         // ever. Tools have looked at the file a moment before they name it.
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::CACHED;
         let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let _owner = FileOwner::become_(self.ids.uid);
         let file = match openat2(&caller.root, path, flags, Mode::empty(), resolve) {
             Err(Errno::AGAIN) => return Err(Errno::NOENT),
             r => r?,
@@ -150,6 +151,23 @@ impl UserQuota {
         let limited = users.limited(Kind::User, most).map_err(errno)?;
         let limited = limited + users.limited(Kind::Group, most - limited).map_err(errno)?;
         if limited < most { Ok(()) } else { Err(Errno::DQUOT) }
+    }
+}
+
+/// Takes the file ids of the container's root while it lives: of directories that are not its own, the kernel would first read the access lists,
+/// which it has not at hand.
+struct FileOwner;
+
+impl FileOwner {
+    fn become_(uid: u32) -> Self {
+        nix::unistd::setfsuid(uid.into());
+        Self
+    }
+}
+
+impl Drop for FileOwner {
+    fn drop(&mut self) {
+        nix::unistd::setfsuid(0.into());
     }
 }
 
