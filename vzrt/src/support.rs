@@ -71,6 +71,16 @@ pub fn probe() -> Vec<Probe> {
         result: seccomp_action("user_notif"),
     });
     rows.push(Probe {
+        feature: "quota of users on ext4",
+        needed_by: "--quotaugidlimit: limits that a container's root sets for its users",
+        without: "only the container as a whole is bounded",
+        essential: false,
+        result: match quota::users::support() {
+            Ok(there) => there.map_err(|missing| Failed::new("mount(ext4, usrquota)", missing.to_string())),
+            Err(e) => Err(Failed::new("mount(ext4, usrquota)", crate::launch::chain(&e))),
+        },
+    });
+    rows.push(Probe {
         feature: "CAP_SYS_RESOURCE",
         needed_by: "--diskspace of a running container on an image, raising hard limits",
         without: "an image grows at the next start; RLIMIT_NOFILE stays at the host's",

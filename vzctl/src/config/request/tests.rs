@@ -20,7 +20,7 @@ fn address(text: &str) -> Address {
 fn the_options_make_a_sound_command_line() {
     command().debug_assert();
     Command::new("create").args(create_args()).debug_assert();
-    assert_eq!(create_args().len(), 12);
+    assert_eq!(create_args().len(), 13);
 }
 
 #[test]
