@@ -8,7 +8,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FallocateFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use crate::call::{CallError, Called};
@@ -20,6 +20,9 @@ use crate::sys;
 pub const ROOT: &str = "fs";
 
 const BALLOON: &str = "balloon";
+
+/// The first number beyond those of a container's users: quota of users inside does not count the balloon as somebody's.
+const OWNER: u32 = 65_536;
 
 /// How an image was fitted to a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +50,10 @@ pub fn fit(path: &Path, limit_bytes: u64) -> Result<Fit, Error> {
         grown => grown?,
     };
     let device = image.attach()?;
-    let fitted = hold_to(&device, image::mount(&device)?, limit_bytes)?;
+    let fitted = hold_to(&device, image::mount(&device)?, limit_bytes).map_err(|e| match e {
+        Error::Full { asked_bytes, .. } => Error::Full { path: path.to_owned(), asked_bytes },
+        e => e,
+    })?;
     Ok(if grown == Grown::Unchanged { fitted } else { Fit::Grown })
 }
 
@@ -168,6 +174,8 @@ impl Top {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let balloon = rustix::fs::openat(&self.directory, BALLOON, flags, Mode::empty())
             .called(|| format!("openat({BALLOON}, O_CREAT)"))?;
+        rustix::fs::fchown(&balloon, Some(Uid::from_raw(OWNER)), Some(Gid::from_raw(OWNER)))
+            .called(|| format!("fchown({BALLOON}, {OWNER})"))?;
         if wanted < had {
             rustix::fs::ftruncate(&balloon, wanted).called(|| format!("ftruncate({BALLOON}, {wanted})"))?;
             return Ok(Fit::Deflated);

@@ -53,6 +53,9 @@ fn a_container_of_the_ploop_layout_lives_in_an_image_of_its_own() {
     let mounts = node.inside("cat /proc/mounts");
     let root = mounts.lines().find(|line| line.split(' ').nth(1) == Some("/")).expect("a root");
     assert!(root.starts_with("/dev/loop") && root.contains(" / ext4 rw"), "{root}");
+    let device = root.trim_start_matches("/dev/").split(' ').next().expect("a device");
+    let direct = std::fs::read_to_string(format!("/sys/block/{device}/loop/dio")).expect("a loop device");
+    assert_eq!(direct.trim(), "1", "the host does not cache it a second time");
     assert_eq!(node.inside("stat -c %u:%g:%a /"), "0:0:755");
     assert_eq!(
         node.inside("ls -A / | grep -c -e lost+found -e balloon || true"),
@@ -277,4 +280,68 @@ fn an_image_that_is_deleted_while_it_is_mounted_goes_on_until_the_stop() {
     node.vzctl(["start", "101"]).fails_with(150);
     node.done(["destroy", "101"]);
     assert_eq!(node.leftovers(), [""; 0]);
+}
+
+#[test]
+fn an_image_that_is_cut_off_while_it_is_mounted_can_be_stopped_and_harms_nobody_else() {
+    let test = "an_image_that_is_cut_off_while_it_is_mounted_can_be_stopped_and_harms_nobody_else";
+    let Some(node) = ploop(test) else { return };
+    node.done(["create", "102", "--ostemplate", "busybox", "--layout", "ploop", "--diskspace", "64M"]);
+    node.done(["start", "102"]);
+    node.done(["start", "101"]);
+    std::fs::File::options().write(true).open(image(&node)).expect("opened").set_len(MIB).expect("cut");
+    // Whatever it is told, it is told something.
+    node.vzctl(["exec2", "101", "dd if=/dev/zero of=/big bs=1M count=64; sync; ls -lR / >/dev/null"]);
+    assert_eq!(node.done(["exec2", "102", "echo works > /file; sync; cat /file"]), "works\n");
+    node.done(["stop", "101", "--fast"]);
+    assert_eq!(node.status(101), "CTID 101 exist unmounted down");
+    node.vzctl(["start", "101"]).fails_with(152);
+    node.done(["stop", "102", "--fast"]);
+    for ctid in ["101", "102"] {
+        node.done(["destroy", ctid]);
+    }
+    assert_eq!(node.leftovers(), [""; 0]);
+}
+
+#[test]
+fn a_file_system_that_found_errors_is_mended_and_one_that_is_beyond_it_is_refused() {
+    let Some(node) = ploop("a_file_system_that_found_errors_is_mended_and_one_that_is_beyond_it_is_refused") else {
+        return;
+    };
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::options().write(true).open(image(&node)).expect("opened");
+    // s_state of the superblock: errors were found.
+    file.write_all_at(&[2, 0], 1024 + 0x3A).expect("written");
+    // The checksum over the superblock is wrong then, and e2fsck puts both right.
+    let started = node.vzctl(["start", "101"]);
+    assert!(started.code == 0 || started.code == 152, "{started:?}");
+    if started.code == 0 {
+        assert_eq!(node.inside("echo works"), "works");
+        node.done(["stop", "101", "--fast"]);
+    }
+    // Superblock, descriptors, bitmaps, inodes.
+    file.write_all_at(&vec![0xFF; 16 << 20], 4096).expect("written");
+    node.vzctl(["start", "101"]).fails_with(152);
+    assert_eq!(node.status(101), "CTID 101 exist unmounted down");
+    node.done(["destroy", "101"]);
+    assert_eq!(node.leftovers(), [""; 0]);
+}
+
+#[test]
+fn an_image_that_somebody_else_has_mounted_is_not_attached_a_second_time() {
+    let Some(node) = ploop("an_image_that_somebody_else_has_mounted_is_not_attached_a_second_time") else { return };
+    let place = node.path("place");
+    std::fs::create_dir(&place).expect("made");
+    let mount = std::process::Command::new("mount").args(["-o", "loop"]).args([image(&node), place.clone()]).status();
+    assert!(mount.expect("mount").success());
+    node.done(["start", "101"]);
+    node.inside("echo seen > /file");
+    assert_eq!(std::fs::read_to_string(place.join("fs/file")).expect("one file system"), "seen\n");
+    node.done(["stop", "101", "--fast"]);
+    node.vzctl(["set", "101", "--diskspace", "512M", "--offline-resize", "--save"]).fails_with(154);
+    let umount = std::process::Command::new("umount").arg(&place).status();
+    assert!(umount.expect("umount").success());
+    std::fs::remove_dir(&place).expect("removed");
+    node.done(["start", "101"]);
+    assert_eq!(node.inside("cat /file"), "seen");
 }
