@@ -14,7 +14,9 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use rustix::thread::CapabilitySet;
 
+pub use crate::balloon::{Compacted, Fit, ROOT, compact, fit, hold_to, shrink, trim};
 use crate::call::{CallError, Called};
+pub use crate::copy::{copy, preallocate};
 use crate::geometry;
 pub use crate::geometry::{BLOCK_BYTES, Size};
 use crate::loopdev::Image;
@@ -107,6 +109,14 @@ pub enum Error {
         /// The size asked for.
         asked_bytes: u64,
     },
+    /// Files take more than the limit asked for leaves.
+    #[error("{} has more in it than {asked_bytes} bytes leave room for", path.display())]
+    Full {
+        /// The image.
+        path: PathBuf,
+        /// The limit asked for.
+        asked_bytes: u64,
+    },
     /// The kernel grows a mounted ext4 only for a caller with `CAP_SYS_RESOURCE` (`ext4_resize_begin`).
     #[error("{} is mounted, and growing it then needs CAP_SYS_RESOURCE, which this process lacks; grow it unmounted", .0.display())]
     NeedsCapSysResource(PathBuf),
@@ -191,6 +201,25 @@ pub fn attached(path: &Path) -> Result<Option<Loop>, Error> {
     Ok(Image::open(path)?.find()?)
 }
 
+/// Waits until an image is attached no more, for who has just let go of the last mount of it: the file has all of it then.
+///
+/// # Errors
+/// [`Error::Call`]: `EBUSY` where somebody else has it.
+pub fn wait_until_detached(path: &Path) -> Result<(), Error> {
+    Ok(Image::open(path)?.wait_until_detached()?)
+}
+
+/// What becomes of space that files of an image do not need any more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Freed {
+    /// The host has it back a moment after the deletion is in the journal. It costs nothing that could be measured: the kernel does it beside
+    /// (Linux 5.15), and a loop device makes holes of it.
+    #[default]
+    Discarded,
+    /// The image keeps it, as one does that took all its space at once.
+    Kept,
+}
+
 /// Mounts an attached image, detached from every mount namespace; dropping the descriptor unmounts it unless it was moved or cloned.
 ///
 /// Device nodes in it never work (`nodev`), whoever made them: a container's devices are on a file system of ours. Set-user-id does:
@@ -199,18 +228,23 @@ pub fn attached(path: &Path) -> Result<Option<Loop>, Error> {
 /// # Errors
 /// [`Error::Call`]; [`Error::Mount`] with the kernel's words.
 pub fn mount(device: &Loop) -> Result<OwnedFd, Error> {
-    mount_with(device, &[])
+    mount_with(device, Options::default())
 }
 
-/// The same, with the quotas of users and groups in force that [`crate::users::add`] gave the image. Without them they are only counted.
+/// What may be chosen at a mount. Of a file system that is mounted already the first mount has chosen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// What becomes of the space of deleted files.
+    pub freed: Freed,
+    /// Whether the quotas of users and groups that [`crate::users::add`] gave the image are in force. If not, they are only counted.
+    pub limits_users: bool,
+}
+
+/// The same with a choice.
 ///
 /// # Errors
-/// As [`mount`]; [`Error::Mount`] on a kernel without such quotas (see [`crate::users::support`]).
-pub fn mount_limiting_users(device: &Loop) -> Result<OwnedFd, Error> {
-    mount_with(device, &["usrquota", "grpquota"])
-}
-
-fn mount_with(device: &Loop, options: &[&str]) -> Result<OwnedFd, Error> {
+/// As [`mount`]; [`Error::Mount`] on a kernel without quotas of users where such are to be in force (see [`crate::users::support`]).
+pub fn mount_with(device: &Loop, options: Options) -> Result<OwnedFd, Error> {
     let source = device.path();
     let context = rustix::mount::fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC).called(|| "fsopen(ext4)".to_owned())?;
     let explain = |errno, call: String| match kernel_log(context.as_fd()) {
@@ -219,9 +253,14 @@ fn mount_with(device: &Loop, options: &[&str]) -> Result<OwnedFd, Error> {
     };
     rustix::mount::fsconfig_set_string(&context, "source", &source)
         .map_err(|errno| explain(errno, format!("fsconfig(ext4, source={source})")))?;
-    for option in options {
-        rustix::mount::fsconfig_set_flag(&context, *option)
-            .map_err(|errno| explain(errno, format!("fsconfig(ext4, {option})")))?;
+    let flags = [
+        (options.freed == Freed::Discarded).then_some("discard"),
+        options.limits_users.then_some("usrquota"),
+        options.limits_users.then_some("grpquota"),
+    ];
+    for flag in flags.into_iter().flatten() {
+        rustix::mount::fsconfig_set_flag(&context, flag)
+            .map_err(|errno| explain(errno, format!("fsconfig(ext4, {flag})")))?;
     }
     // A second mount of the device shares the first one's file system, which is what makes a reused device safe.
     rustix::mount::fsconfig_create(&context)
@@ -261,12 +300,29 @@ pub enum Grown {
 /// [`Error::Shrink`]; [`Error::TooLarge`]; [`Error::NeedsCapSysResource`] for an image in use; [`Error::NotExt4`]; [`Error::Call`]; [`Error::Mount`];
 /// [`Error::Program`].
 pub fn grow(path: &Path, size: Size) -> Result<Grown, Error> {
+    grow_image(&Image::open_locked(path)?, size)
+}
+
+/// How large the file system of an attached image is.
+pub(crate) fn size_bytes(device: &Loop) -> Result<u64, Error> {
+    let path = || PathBuf::from(device.path());
+    let superblock = Superblock::read(device)
+        .called(|| format!("pread({})", device.path()))?
+        .ok_or_else(|| Error::NotExt4(path()))?;
+    if superblock.block_size != BLOCK_BYTES {
+        return Err(Error::NotOurs { path: path(), block_size: superblock.block_size });
+    }
+    Ok(superblock.layout.blocks.saturating_mul(BLOCK_BYTES))
+}
+
+/// See [`grow`].
+pub(crate) fn grow_image(image: &Image<'_>, size: Size) -> Result<Grown, Error> {
     refuse_too_large(size)?;
-    let image = Image::open_locked(path)?;
+    let path = image.path;
     let attached = image.find()?;
     // Of an image in use the superblock is read through the device, whose page cache is the kernel's own copy: the one in the file lacks
     // what is in the journal only.
-    let superblock = superblock(&image, attached.as_ref().map_or(image.file.as_fd(), Loop::as_fd))?;
+    let superblock = superblock(image, attached.as_ref().map_or(image.file.as_fd(), Loop::as_fd))?;
     if superblock.block_size != BLOCK_BYTES {
         return Err(Error::NotOurs { path: path.to_owned(), block_size: superblock.block_size });
     }
@@ -286,11 +342,11 @@ pub fn grow(path: &Path, size: Size) -> Result<Grown, Error> {
         .contains(CapabilitySet::SYS_RESOURCE);
     match (attached, may_resize_mounted) {
         (Some(_), false) => Err(Error::NeedsCapSysResource(path.to_owned())),
-        (None, false) => grow_by_program(&image, size_bytes).map(|()| Grown::Offline),
+        (None, false) => grow_by_program(image, size_bytes).map(|()| Grown::Offline),
         // Mounting an idle image takes milliseconds; resize2fs would have it checked in full first.
         (attached, true) => {
             let how = if attached.is_some() { Grown::Online } else { Grown::Offline };
-            extend(&image, size_bytes)?;
+            extend(image, size_bytes)?;
             let device = attached.map_or_else(|| image.attach(), Ok)?;
             grow_mounted(&device, blocks).map(|()| how)
         }
@@ -317,9 +373,14 @@ fn grow_mounted(device: &Loop, blocks: u64) -> Result<(), Error> {
 }
 
 fn grow_by_program(image: &Image<'_>, size_bytes: u64) -> Result<(), Error> {
+    extend(image, size_bytes)?;
+    resize_by_program(image, size_bytes)
+}
+
+/// Grows or shrinks the file system of an image that is not attached.
+pub(crate) fn resize_by_program(image: &Image<'_>, size_bytes: u64) -> Result<(), Error> {
     // resize2fs insists on a full check since the last mount.
     check(image, Check::Always)?;
-    extend(image, size_bytes)?;
     let mut resize = program("resize2fs");
     resize.arg(image.path).arg(format!("{}K", size_bytes / 1024));
     let (status, stderr) = run("resize2fs", &mut resize)?;
@@ -441,7 +502,7 @@ pub(crate) fn can_mount_with_quota() -> Result<bool, Error> {
     }
     let path = PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd()));
     let device = Image::of(memory, &path)?.attach()?;
-    Ok(mount_limiting_users(&device).is_ok())
+    Ok(mount_with(&device, Options { limits_users: true, ..Options::default() }).is_ok())
 }
 
 fn superblock(image: &Image<'_>, source: BorrowedFd<'_>) -> Result<Superblock, Error> {

@@ -10,7 +10,9 @@
 //! Both ways of the first level count what is allocated, not what files claim to be long, so holes, hard links and files deleted while open are charged
 //! as they are on disk; both bound the number of inodes as well.
 
+mod balloon;
 mod call;
+mod copy;
 mod geometry;
 pub mod image;
 pub mod limits;

@@ -6,6 +6,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Access, AtFlags, Dir, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -19,6 +20,9 @@ const SECTOR_BYTES: u32 = 4096;
 
 /// How often another process may take "the free device" before us: as often as containers start at once, and then some.
 const RACES: u32 = 128;
+
+/// How long the kernel may take to detach a device that nobody uses; milliseconds are usual.
+const DETACHING: Duration = Duration::from_secs(10);
 
 /// An image attached to a loop device. The kernel detaches it when the last user is gone: this value, and mounts made from it.
 #[derive(Debug)]
@@ -118,6 +122,20 @@ impl<'a> Image<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// Waits until no device has this image, for who has just let go of the last: the kernel detaches it in the close, at times a moment
+    /// later.
+    pub(crate) fn wait_until_detached(&self) -> Result<(), CallError> {
+        let deadline = Instant::now() + DETACHING;
+        while let Some(device) = self.find()? {
+            if Instant::now() > deadline {
+                return Err(Errno::BUSY).called(|| format!("detaching {} from {}", self.path.display(), device.path()));
+            }
+            drop(device);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// The same file through a description of its own: a loop device keeps the one it is given, and a lock on it, while it is attached.

@@ -10,7 +10,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
-use rustix::ioctl::{self, Getter, NoArg, Opcode, Setter, opcode};
+use rustix::ioctl::{self, Getter, NoArg, Opcode, Setter, Updater, opcode};
 
 use crate::quotactl::{LARGEST_BYTES, QUOTAON};
 
@@ -22,8 +22,17 @@ const LOOP_GET_STATUS64: Opcode = 0x4C05;
 const LOOP_CONFIGURE: Opcode = 0x4C0A;
 const LOOP_CTL_GET_FREE: Opcode = 0x4C82;
 const EXT4_IOC_RESIZE_FS: Opcode = opcode::write::<u64>(b'f', 16);
+const FITRIM: Opcode = opcode::read_write::<TrimRange>(b'X', 121);
 const FS_IOC_FSGETXATTR: Opcode = opcode::read::<FsXattr>(b'X', 31);
 const FS_IOC_FSSETXATTR: Opcode = opcode::write::<FsXattr>(b'X', 32);
+
+/// `struct fstrim_range`, in bytes.
+#[repr(C)]
+struct TrimRange {
+    start: u64,
+    length: u64,
+    shortest: u64,
+}
 
 /// `struct loop_info64`.
 #[repr(C)]
@@ -234,6 +243,13 @@ pub(crate) fn is_open_only_here(file: BorrowedFd<'_>) -> Option<bool> {
 pub(crate) fn ext4_resize(directory: impl AsFd, blocks: u64) -> Result<(), Errno> {
     // SAFETY: the kernel reads one u64.
     unsafe { ioctl::ioctl(directory, Setter::<EXT4_IOC_RESIZE_FS, u64>::new(blocks)) }
+}
+
+/// Discards all that is free on the mounted file system that `directory` lies on (`FITRIM`, linux/fs.h).
+pub(crate) fn trim(directory: impl AsFd) -> Result<(), Errno> {
+    let mut range = TrimRange { start: 0, length: u64::MAX, shortest: 0 };
+    // SAFETY: the kernel reads and writes one `struct fstrim_range`, which TrimRange is.
+    unsafe { ioctl::ioctl(directory, Updater::<FITRIM, TrimRange>::new(&mut range)) }
 }
 
 /// Project id and extended flags of an inode.

@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use quota::image::{self, Loop, Size};
+use quota::image::{self, Loop, Options, Size};
 use quota::quotactl::{Call, Kind, LARGEST_BYTES};
 use quota::users::{self, Grace, Prepared, Users};
 use quota::{Limit, SoftHard};
@@ -53,7 +53,7 @@ impl Area {
 
     fn mounted(directory: TempDir) -> Area {
         let device = image::attach(&directory.path().join("ct.img")).unwrap();
-        let mount = image::mount_limiting_users(&device).unwrap();
+        let mount = image::mount_with(&device, Options { limits_users: true, ..Options::default() }).unwrap();
         Area { directory, device, mount }
     }
 

@@ -4,6 +4,7 @@
 //! cache/debian-12-x86_64.tar.zst          an archive; whatever OpenVZ made works as it is
 //! cache/.trees/                           0700: users of the host cannot run the setuid files below
 //! cache/.trees/debian-12-x86_64@91f0…/    a tree: 0755, never changed once it has this name
+//! cache/.trees/debian-12-x86_64@91f0….8192.img   the same tree as an image, of which containers get copies
 //! cache/.trees/debian-12-x86_64.stamp     which archive (size, time, inode) gave which tree
 //! cache/.trees/debian-12-x86_64.lock      held by who unpacks, builds or removes this template
 //! ```
@@ -255,6 +256,50 @@ impl Store {
         }
     }
 
+    /// A file made of a tree, such as an image of it: `make` writes it under the name it is given, at the first call with this `kind`, and what
+    /// it has written is what every later call finds. `None` where it says that there is none to be had.
+    ///
+    /// # Errors
+    /// Those of `make`, and of the store.
+    pub fn made_of<E: From<StoreError>>(
+        &self,
+        id: &str,
+        kind: &str,
+        make: impl FnOnce(&Tree, &Path) -> Result<bool, E>,
+    ) -> Result<Option<PathBuf>, E> {
+        let tree = self.tree_by_id(id)?;
+        let path = self.trees_dir().join(format!("{id}.{kind}"));
+        let name = split_id(id).ok_or_else(|| StoreError::NoTree { id: id.to_owned(), trees: self.trees_dir() })?;
+        let there = || path.try_exists().map_err(StoreError::from);
+        if there()? {
+            return Ok(Some(path));
+        }
+        let _lock = self.lock(&name)?;
+        // Another process may have made it while this one waited.
+        if there()? {
+            return Ok(Some(path));
+        }
+        let new = self.beside(&name, "made");
+        // Left by one that was killed; under the lock nobody else's.
+        remove_file(&new).map_err(StoreError::from)?;
+        match make(&tree, &new) {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(e) => {
+                // The first error is the one to tell; what cannot be removed now is removed by the next call.
+                let _ = remove_file(&new);
+                return Err(e);
+            }
+        }
+        let publish = || -> io::Result<()> {
+            fs::File::open(&new)?.sync_all()?;
+            fs::rename(&new, &path)?;
+            sync_dir(&self.trees_dir())
+        };
+        publish().map_err(StoreError::from)?;
+        Ok(Some(path))
+    }
+
     fn unpack(&self, archive: &Archive, _lock: &Lock, progress: &mut dyn Progress) -> Result<Tree, StoreError> {
         let mut file =
             fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&archive.path)?.into_file();
@@ -383,6 +428,12 @@ impl Store {
     fn remove_one(&self, name: &TemplateName, id: &str) -> Result<(), StoreError> {
         let going = self.beside(name, "new");
         remove_tree(&going)?;
+        let made = format!("{id}.");
+        for file in names_in(&self.trees_dir())? {
+            if file.to_str().is_some_and(|file| file.starts_with(&made)) {
+                remove_file(&self.trees_dir().join(file))?;
+            }
+        }
         fs::rename(self.trees_dir().join(id), &going)?;
         Ok(remove_tree(&going)?)
     }

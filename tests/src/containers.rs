@@ -85,6 +85,11 @@ fn store() -> PathBuf {
         .map_or_else(|| crate::target_dir().join("templates"), |base| store_below(Path::new(&base)))
 }
 
+/// Where the templates of [`node_with`] are.
+pub fn templates() -> PathBuf {
+    store()
+}
+
 /// The same for nodes that are made in a directory of one's choice.
 pub fn store_below(base: &Path) -> PathBuf {
     base.join("vz-test-templates")

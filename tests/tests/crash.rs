@@ -78,19 +78,15 @@ fn a_stop_that_is_killed_anywhere_is_finished_by_the_next() {
     assert_eq!(node.leftovers(), [""; 0]);
 }
 
-#[test]
-fn a_create_that_is_killed_or_interrupted_anywhere_can_be_repeated() {
-    let Some(node) = node_with("a_create_that_is_killed_or_interrupted_anywhere_can_be_repeated", "busybox") else {
-        return;
-    };
-    let words = ["create", "101", "--ostemplate", "busybox", "--name", "one"];
-    let whole = measured(&node, &words);
+/// Kills and interrupts a `create` of container "one" everywhere; each time it can be repeated.
+fn create_can_be_repeated(node: &Node, words: &[&str]) {
+    let whole = measured(node, words);
     node.done(["destroy", "101"]);
     for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT] {
         for after in moments(whole) {
-            disturbed(&node, &words, after, signal);
+            disturbed(node, words, after, signal);
             // A child of the killed one that is just becoming mkfs still has the lock.
-            let again = node.vzctl(words.into_iter().chain(["--wait-lock", "30"]));
+            let again = node.vzctl(words.iter().chain(&["--wait-lock", "30"]));
             assert!([0, 44].contains(&again.code), "{signal} after {after:?}: {again:?}");
             node.done(["start", "one"]);
             node.done(["stop", "one", "--fast"]);
@@ -99,6 +95,58 @@ fn a_create_that_is_killed_or_interrupted_anywhere_can_be_repeated() {
         }
     }
     // What a killed create leaves is cleared by the next command that makes or removes a private area.
+    assert_eq!(node.leftovers(), [""; 0]);
+}
+
+#[test]
+fn a_create_that_is_killed_or_interrupted_anywhere_can_be_repeated() {
+    let Some(node) = node_with("a_create_that_is_killed_or_interrupted_anywhere_can_be_repeated", "busybox") else {
+        return;
+    };
+    create_can_be_repeated(&node, &["create", "101", "--ostemplate", "busybox", "--name", "one"]);
+}
+
+#[test]
+fn a_create_of_an_image_that_is_killed_or_interrupted_anywhere_can_be_repeated() {
+    let test = "a_create_of_an_image_that_is_killed_or_interrupted_anywhere_can_be_repeated";
+    let Some(node) = node_with(test, "busybox") else { return };
+    let common = ["create", "101", "--ostemplate", "busybox", "--name", "one", "--layout", "ploop"];
+    // Filled file by file, and as a copy of the template's image.
+    for space in ["64M", "1G"] {
+        create_can_be_repeated(&node, &[&common[..], &["--diskspace", space]].concat());
+    }
+}
+
+#[test]
+fn a_conversion_that_is_killed_anywhere_has_happened_or_not() {
+    let Some(node) = node_with("a_conversion_that_is_killed_anywhere_has_happened_or_not", "busybox") else { return };
+    node.done(["create", "101", "--ostemplate", "busybox", "--diskspace", "64M"]);
+    node.done(["start", "101"]);
+    node.inside("echo precious > /root/file; rm -r /bin/ls; mkdir /root/many; for i in $(seq 500); do echo $i > /root/many/$i; done");
+    node.done(["stop", "101", "--fast"]);
+    let mut whole = Duration::ZERO;
+    for layout in ["ploop", "simfs"] {
+        whole = whole.max(measured(&node, &["convert", "101", "--layout", layout]));
+    }
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+        for after in moments(whole) {
+            let now = node.configured(101, "VE_LAYOUT").expect("a layout");
+            let other = if now == "ploop" { "simfs" } else { "ploop" };
+            disturbed(&node, &["convert", "101", "--layout", other], after, signal);
+            node.done(["start", "101", "--wait-lock", "30"]);
+            let seen = node.inside("cat /root/file; ls /root/many | wc -l; test -e /bin/ls || echo gone");
+            assert_eq!(seen, "precious\n500\ngone", "{signal} after {after:?}, from {now}");
+            let root = node.inside("grep ' / ' /proc/mounts");
+            let is_image = root.starts_with("/dev/loop");
+            let says = node.configured(101, "VE_LAYOUT").expect("a layout");
+            assert_eq!(is_image, says == "ploop", "{signal} after {after:?}: {says}, {root}");
+            node.done(["stop", "101", "--fast"]);
+            let litter: Vec<_> =
+                std::fs::read_dir(node.path("private")).expect("there").flatten().map(|e| e.file_name()).collect();
+            assert_eq!(litter, ["101"], "{signal} after {after:?}");
+        }
+    }
+    node.done(["destroy", "101"]);
     assert_eq!(node.leftovers(), [""; 0]);
 }
 

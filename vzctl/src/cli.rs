@@ -162,6 +162,14 @@ fn verbs() -> Vec<Command> {
         of_container("status", "Print what a container is doing").arg(flag("json", "As JSON")),
         of_container("set", "Change a container's parameters, while it runs or for its next start")
             .args(request::set_args()),
+        of_container("compact", "Give the host back what is free in a container's image"),
+        of_container("convert", "Turn a stopped container's private area into an image, or into a directory").arg(
+            Arg::new("layout")
+                .long("layout")
+                .visible_aliases(["velayout", "ve_layout"])
+                .value_name("simfs|ploop[:MODE]")
+                .help("What it is to be [default: ploop]"),
+        ),
         of_container("enter", "A root shell in a container").arg(
             Arg::new("exec")
                 .long("exec")

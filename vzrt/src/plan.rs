@@ -148,6 +148,8 @@ pub enum Layers {
     Whole,
     /// An overlay: this tree below, shared with other containers and never written; the private area on top.
     OverTree(PathBuf),
+    /// The root is a directory of the image that is the private area ([`quota::image::ROOT`]): `VE_LAYOUT=ploop`.
+    InImage,
 }
 
 /// What bounds a private area.
@@ -167,9 +169,12 @@ pub enum Disk {
     Image {
         /// The image file.
         file: PathBuf,
-        /// What it should hold, in KiB: a smaller one is grown before it is mounted.
+        /// How large it should be: a smaller one is grown before it is mounted.
         #[serde(default)]
-        space_kib: Option<u64>,
+        size: Option<quota::image::Size>,
+        /// Whether it has taken all its space from the host, and keeps it.
+        #[serde(default)]
+        keeps_space: bool,
         /// Whether a file system that has found errors in itself is checked before it is mounted.
         #[serde(default)]
         fsck: bool,

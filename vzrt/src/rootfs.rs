@@ -28,6 +28,9 @@ pub enum RootError {
     /// `VE_PRIVATE` is not there.
     #[error("Container private area {0} does not exist")]
     NoPrivate(String),
+    /// The image that the private area is, is not there.
+    #[error("Container image {0} does not exist")]
+    NoImage(String),
     /// The shared tree the private area sits on is not there.
     #[error("The template tree {0} is not there")]
     NoTree(String),
@@ -108,14 +111,54 @@ pub fn mount(plan: &RootPlan) -> Result<(), RootError> {
     }
     make_mountpoint(&plan.mountpoint)?;
     let shift = idmap::mapping(plan.ids).doing("the id mapping of the container")?;
-    let area = private_area(plan, shift.as_fd())?;
+    let area = private_area(plan)?;
     let root = match &plan.layers {
-        Layers::Whole => area,
-        Layers::OverTree(tree) => overlay(plan, tree, &area, shift.as_fd())?,
+        Layers::Whole => {
+            shifted(&area, shift.as_fd(), 0, &plan.private)?;
+            area
+        }
+        Layers::OverTree(tree) => {
+            shifted(&area, shift.as_fd(), 0, &plan.private)?;
+            overlay(plan, tree, &area, shift.as_fd())?
+        }
+        Layers::InImage => {
+            let root = root_in_image(plan, &area)?;
+            shifted(&root, shift.as_fd(), u64::from(attributes(&plan.options).bits()), &plan.private)?;
+            root
+        }
     };
     move_mount(&root, "", CWD, &plan.mountpoint, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .call(|| format!("move_mount({})", plan.mountpoint.display()))
         .doing("mounting the root")
+}
+
+/// What a container finds as its root, for reading: detached, with the ids that its files have inside.
+///
+/// # Errors
+/// As [`mount`].
+pub fn merged(plan: &RootPlan) -> Result<OwnedFd, RootError> {
+    let area = private_area(plan)?;
+    let root = match &plan.layers {
+        Layers::Whole => area,
+        Layers::InImage => root_in_image(plan, &area)?,
+        Layers::OverTree(tree) => {
+            let lower = template(tree)?;
+            match rustix::fs::statat(&area, quota::image::ROOT, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(rustix::io::Errno::NOENT) => lower,
+                // Both below and nothing on top: an overlay that can't write.
+                _ => attached(&[(&lower, tree), (&area, &plan.private)], || {
+                    let (area, lower) = (area.as_raw_fd(), lower.as_raw_fd());
+                    let layers = format!("/proc/self/fd/{area}/{}:/proc/self/fd/{lower}", quota::image::ROOT);
+                    new_overlay(&[("lowerdir", &layers), ("redirect_dir", "follow")], &[])
+                })
+                .doing("mounting the overlay")?,
+            }
+        }
+    };
+    sys::mount_set_flags(root.as_fd(), libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NODEV)
+        .call(|| format!("mount_setattr({}, MOUNT_ATTR_RDONLY)", plan.private.display()))
+        .doing("mounting the root to read it")?;
+    Ok(root)
 }
 
 /// Unmounts `VE_ROOT`. What is not mounted is not an error.
@@ -145,25 +188,40 @@ fn make_mountpoint(path: &Path) -> Result<(), RootError> {
     go().call(|| format!("mkdir({})", path.display())).map_err(|e| RootError::MountPoint(path.display().to_string(), e))
 }
 
-/// The private area as a detached, idmapped mount.
-fn private_area(plan: &RootPlan, shift: BorrowedFd) -> Result<OwnedFd, RootError> {
+/// The private area as a detached mount, with ids as on disk.
+fn private_area(plan: &RootPlan) -> Result<OwnedFd, RootError> {
     if plan.user_quota.is_some() && !matches!(plan.disk, Disk::Image { .. }) {
         tracing::warn!(
-            "Warning: no quotas of users and groups inside: the private area is a directory, and they need an image of its own"
+            "Warning: no quotas of users and groups inside: the private area is a directory, and they need an image (vzctl convert)"
         );
     }
     let area = match &plan.disk {
-        Disk::Image { file, space_kib, fsck } => {
+        Disk::Image { file, size, keeps_space, fsck } => {
+            if !file.exists() {
+                return Err(RootError::NoImage(file.display().to_string()));
+            }
             if *fsck {
                 check_image(file)?;
             }
             // For who could not grow it while it was mounted (that takes CAP_SYS_RESOURCE) and saved the size for now. A smaller size was
-            // refused when it was set.
-            match space_kib.map(|kib| quota::image::grow(file, quota::image::Size::Usable(kib))) {
+            // refused when it was set, or is there as a balloon.
+            match size.map(|size| quota::image::grow(file, size)) {
                 None | Some(Ok(_) | Err(quota::image::Error::Shrink { .. })) => {}
                 Some(Err(e)) => return Err(DiskError::from(e).into()),
             }
-            mount_image(file, plan.user_quota.is_some())?
+            let limits_users = plan.user_quota.is_some() && have_user_quota(file)?;
+            let device = quota::image::attach(file).map_err(DiskError::from)?;
+            let freed = if *keeps_space { quota::image::Freed::Kept } else { quota::image::Freed::Discarded };
+            let options = quota::image::Options { freed, limits_users };
+            let area = quota::image::mount_with(&device, options).map_err(DiskError::from)?;
+            if let (Layers::InImage, Some(quota::image::Size::Image(bytes))) = (&plan.layers, size) {
+                match quota::image::hold_to(&device, &area, *bytes) {
+                    // Who has made the limit smaller behind our back gets a container that starts.
+                    Err(e @ quota::image::Error::Full { .. }) => tracing::warn!("Warning: {e}"),
+                    held => drop(held.map_err(DiskError::from)?),
+                }
+            }
+            area
         }
         Disk::Project { id, limits } => {
             let project = quota::project::Project::open(&plan.private, *id).map_err(DiskError::from)?;
@@ -172,23 +230,34 @@ fn private_area(plan: &RootPlan, shift: BorrowedFd) -> Result<OwnedFd, RootError
         }
         Disk::Unbounded => clone_tree(&plan.private)?,
     };
-    shifted(&area, shift, 0, &plan.private)?;
     Ok(area)
 }
 
-/// Attaches and mounts an image, with the quotas of users and groups that the container is to have. Where the kernel has none, the container
-/// does without.
-fn mount_image(file: &Path, limits_users: bool) -> Result<OwnedFd, DiskError> {
-    use quota::{image, users};
-    let missing = if limits_users && !users::has(file)? { users::support()?.err() } else { None };
-    match missing {
-        None if limits_users => drop(users::add(file)?),
-        Some(missing) => tracing::warn!("Warning: no quotas of users and groups inside: {missing}"),
-        None => {}
+/// Sees to it that an image has quotas of users and groups. Where the kernel has none, the container does without.
+fn have_user_quota(file: &Path) -> Result<bool, DiskError> {
+    use quota::users;
+    if users::has(file)? {
+        return Ok(true);
     }
-    let device = image::attach(file)?;
-    let mounted = if limits_users && missing.is_none() { image::mount_limiting_users } else { image::mount };
-    Ok(mounted(&device)?)
+    if let Err(missing) = users::support()? {
+        tracing::warn!("Warning: no quotas of users and groups inside: {missing}");
+        return Ok(false);
+    }
+    users::add(file)?;
+    Ok(true)
+}
+
+/// The directory of an image that is a root, detached. The rest of the image is out of its reach.
+fn root_in_image(plan: &RootPlan, area: &OwnedFd) -> Result<OwnedFd, RootError> {
+    attached(&[(area, &plan.private)], || {
+        open_tree(
+            area,
+            quota::image::ROOT,
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW,
+        )
+        .call(|| format!("open_tree({}, {})", plan.private.display(), quota::image::ROOT))
+    })
+    .doing("taking hold of the root in the image")
 }
 
 /// Looks at the superblock, and runs e2fsck only where that tells of errors.
@@ -224,10 +293,7 @@ fn shifted(mount: &OwnedFd, shift: BorrowedFd, extra: u64, what: &Path) -> Resul
 
 /// The overlay of the private area over the shared tree, detached.
 fn overlay(plan: &RootPlan, tree: &Path, area: &OwnedFd, shift: BorrowedFd) -> Result<OwnedFd, RootError> {
-    let lower = match open_tree(CWD, tree, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC) {
-        Err(rustix::io::Errno::NOENT) => return Err(RootError::NoTree(tree.display().to_string())),
-        r => r.call(|| format!("open_tree({})", tree.display())).doing("taking hold of the template")?,
-    };
+    let lower = template(tree)?;
     shifted(&lower, shift, libc::MOUNT_ATTR_RDONLY, tree)?;
     // Overlay works with the credentials of whoever mounts it. Its work directory must be made with ids the layers can express, so the
     // mounter's file ids are those of the container's root; and CAP_SYS_RESOURCE must not be among its capabilities, or the kernel would
@@ -235,47 +301,59 @@ fn overlay(plan: &RootPlan, tree: &Path, area: &OwnedFd, shift: BorrowedFd) -> R
     let _mounter = FileIds::of(plan.ids).doing("becoming the owner of the layers")?;
     make_layer_dir(area, "fs")?;
     make_layer_dir(area, "work")?;
-    match new_overlay(&lower, area, &plan.options) {
-        Err(e) if e.source.raw_os_error() == Some(libc::EINVAL) => attached_overlay(plan, tree, &lower, area),
-        r => r,
-    }
+    let (lower_fd, area_fd) = (lower.as_raw_fd(), area.as_raw_fd());
+    let area_path = format!("/proc/self/fd/{area_fd}");
+    attached(&[(&lower, tree), (area, &plan.private)], || {
+        let layers = [
+            ("lowerdir", format!("/proc/self/fd/{lower_fd}")),
+            ("upperdir", format!("{area_path}/fs")),
+            ("workdir", format!("{area_path}/work")),
+            // Renaming a directory that came from the template works as on any file system, and does not copy it.
+            ("redirect_dir", "on".to_owned()),
+            // Inode numbers stay the same over a copy-up, for programs that keep them (tar, backup, find -xdev).
+            ("xino", "auto".to_owned()),
+        ];
+        new_overlay(&layers.each_ref().map(|(key, value)| (*key, value.as_str())), &plan.options)
+    })
     .doing("mounting the overlay")
 }
 
-/// The overlay itself, detached.
-fn new_overlay(lower: &OwnedFd, area: &OwnedFd, options: &[String]) -> Result<OwnedFd, Failed> {
+/// The shared tree, detached.
+fn template(tree: &Path) -> Result<OwnedFd, RootError> {
+    match open_tree(CWD, tree, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC) {
+        Err(rustix::io::Errno::NOENT) => Err(RootError::NoTree(tree.display().to_string())),
+        r => r.call(|| format!("open_tree({})", tree.display())).doing("taking hold of the template"),
+    }
+}
+
+/// An overlay, detached.
+fn new_overlay(parameters: &[(&str, &str)], options: &[String]) -> Result<OwnedFd, Failed> {
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).call(|| "fsopen(overlay)")?;
-    let area = format!("/proc/self/fd/{}", area.as_raw_fd());
-    for (key, value) in [
-        ("source", "vz"),
-        ("lowerdir", &format!("/proc/self/fd/{}", lower.as_raw_fd())),
-        ("upperdir", &format!("{area}/fs")),
-        ("workdir", &format!("{area}/work")),
-        // Renaming a directory that came from the template works as on any file system, and does not copy it.
-        ("redirect_dir", "on"),
-        // Inode numbers stay the same over a copy-up, for programs that keep them (tar, backup, find -xdev).
-        ("xino", "auto"),
-    ] {
-        fsconfig_set_string(fs.as_fd(), key, value).call(|| format!("fsconfig({key}={value})"))?;
+    for (key, value) in [("source", "vz")].iter().chain(parameters) {
+        fsconfig_set_string(fs.as_fd(), *key, *value).call(|| format!("fsconfig({key}={value})"))?;
     }
     fsconfig_create(fs.as_fd()).call(|| format!("fsconfig(overlay, create: {})", last_words(fs.as_fd())))?;
     fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes(options)).call(|| "fsmount(overlay)")
 }
 
-/// The same for kernels before 6.15, whose overlay takes only layers that are mounted somewhere in the caller's mount namespace
-/// (`clone_private_mount`). A child has them mounted for a moment, in a namespace that nobody else sees and that goes with it.
-fn attached_overlay(plan: &RootPlan, tree: &Path, lower: &OwnedFd, area: &OwnedFd) -> Result<OwnedFd, Failed> {
+/// A mount made of detached ones. Before Linux 6.15 overlay (`clone_private_mount`) and open_tree(2) take only what is mounted somewhere in
+/// the caller's mount namespace and answer `EINVAL`. Then a child has them mounted for a moment, in a namespace that nobody else sees and
+/// that goes with it.
+fn attached(layers: &[(&OwnedFd, &Path)], make: impl Fn() -> Result<OwnedFd, Failed>) -> Result<OwnedFd, Failed> {
+    match make() {
+        Err(e) if e.source.raw_os_error() == Some(libc::EINVAL) => {}
+        made => return made,
+    }
     let (ours, theirs) = Channel::pair()?;
     let request = sys::Clone { namespaces: libc::CLONE_NEWNS as u64, ..sys::Clone::default() };
     let Some(child) = sys::clone3(&request).call(|| "clone3(CLONE_NEWNS)")? else {
         let go = || {
             sys::make_all_private().call(|| "mount_setattr(/, private, recursive)")?;
-            for (layer, place) in [(lower, tree), (area, &plan.private)] {
-                move_mount(layer, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            for (layer, place) in layers {
+                move_mount(layer, "", CWD, *place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
                     .call(|| format!("move_mount({})", place.display()))?;
             }
-            let overlay = new_overlay(lower, area, &plan.options)?;
-            theirs.send(&Message::Ready, Some(overlay.as_fd()))
+            theirs.send(&Message::Ready, Some(make()?.as_fd()))
         };
         let told = go().or_else(|e: Failed| theirs.send(&Message::Failed(e.into()), None));
         sys::exit_now(i32::from(told.is_err()));
@@ -284,9 +362,9 @@ fn attached_overlay(plan: &RootPlan, tree: &Path, lower: &OwnedFd, area: &OwnedF
     let said = ours.receive();
     nix::sys::wait::waitpid(child.pid, None).call(|| "waitpid()")?;
     match said? {
-        Some((Message::Ready, Some(overlay))) => Ok(overlay),
-        Some((Message::Failed(trouble), _)) => Err(Failed::new("overlay of attached layers", trouble.to_string())),
-        _ => Err(Failed::new("overlay of attached layers", "the process that mounts it died")),
+        Some((Message::Ready, Some(made))) => Ok(made),
+        Some((Message::Failed(trouble), _)) => Err(Failed::new("mounting from attached layers", trouble.to_string())),
+        _ => Err(Failed::new("mounting from attached layers", "the process that mounts it died")),
     }
 }
 

@@ -10,7 +10,7 @@ use quota::image::{self, Size};
 use templates::{Progress, Silent, Store, TemplateName};
 use vzrt::Interrupt;
 
-use super::{Context, destroy, interrupted, system};
+use super::{Context, area, destroy, interrupted, system};
 use crate::config::container::Container;
 use crate::config::document::Document;
 use crate::config::hooks::{Moment, scripts};
@@ -66,14 +66,7 @@ fn changes(context: &Context) -> Result<Vec<Change>, Failure> {
         _ => None,
     });
     let layout = asked.or(context.node.global.defaults.layout).unwrap_or(Layout::Simfs);
-    if let Layout::Ploop(_) = layout {
-        if asked.is_some() {
-            return Err(Failure::new(Exit::NoImageSupport, "The ploop layout is not supported yet")
-                .hint("Without --layout the private area is a directory, or an image where this host has no quota for directories."));
-        }
-        tracing::warn!("Warning: VE_LAYOUT=ploop of vz.conf is not supported yet, the container gets simfs");
-    }
-    changes.push(Change::Layout(Layout::Simfs));
+    changes.push(Change::Layout(layout));
     Ok(changes)
 }
 
@@ -119,7 +112,7 @@ pub(super) fn sample(node: &Node, name: &str) -> Result<Document, Failure> {
         .map_err(|e| Failure::because(Exit::CopyConfig, format!("Sample config {name} can't be read"), &e))
 }
 
-fn template_name(node: &Node, container: &Subject) -> Result<TemplateName, Failure> {
+pub(super) fn template_name(node: &Node, container: &Subject) -> Result<TemplateName, Failure> {
     let name = container.settings.ostemplate.clone().or_else(|| node.global.default_ostemplate.clone());
     let name = name.ok_or_else(|| {
         Failure::new(Exit::NoOsTemplate, "OS template is not specified")
@@ -155,6 +148,20 @@ fn clear_interrupted(private: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Takes the mark away that a `create` has left which was killed after it had saved the configuration: from now on the area has a
+/// container's files. Only where the area's directory is ours.
+pub(super) fn accept(container: &Subject) -> Result<(), Failure> {
+    if container.settings.tree.is_none() && !decide::is_ploop(container) {
+        return Ok(());
+    }
+    match std::fs::remove_file(container.ve_private.join(MARK)) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound && e.kind() != std::io::ErrorKind::NotADirectory => {
+            Err(system(&e))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whether there is a private area that a `create` has not finished: the mark, and nothing else but what is there before the mark goes. An
 /// area that is a container's whole root (one brought along from OpenVZ) is written by that container, which may have put a mark there.
 fn is_unfinished(private: &Path) -> Result<bool, Failure> {
@@ -163,9 +170,10 @@ fn is_unfinished(private: &Path) -> Result<bool, Failure> {
             return Ok(false);
         }
         let image = decide::image_file(private);
+        let ploop = decide::ploop_image(private);
         for entry in std::fs::read_dir(private)? {
             let path = entry?.path();
-            if path != private.join(MARK) && path != image {
+            if path != private.join(MARK) && path != image && Some(path.as_path()) != ploop.parent() {
                 return Ok(false);
             }
         }
@@ -189,12 +197,18 @@ fn make(
     let safe_to_stop = || interrupt.check().map_err(interrupted);
     let node = &context.node;
     let fail = |e: crate::config::container::ContainerError| Failure::from_error(e.exit(), &e);
+    // Asked before anything is unpacked for it.
+    let ploop = decide::is_ploop(&wanted);
+    if ploop {
+        area::image_bytes(&wanted)?;
+    }
     let tree = tree(node, template)?;
     safe_to_stop()?;
     // Held until the configuration that names the range is saved.
     let range = range(context, &wanted)?;
     let changes = [
-        Change::Tree(tree),
+        // An image has its own copy of the template.
+        Change::Tree((!ploop).then(|| tree.clone())),
         Change::OsTemplate(template.to_string()),
         Change::LocalUid(range.bases.uid),
         Change::LocalGid(range.bases.gid),
@@ -203,7 +217,7 @@ fn make(
     let name = container.settings.name.clone();
     let claim = name.as_deref().map(|n| names::claim(node, context.ctid, n)).transpose();
     let claim = claim.map_err(|e| Failure::from_error(e.exit(), &e))?;
-    make_private(context, &container)?;
+    make_private(context, &container, &tree)?;
     safe_to_stop()?;
     container.own.save(node).map_err(fail)?;
     if let Some(claim) = claim {
@@ -231,7 +245,7 @@ fn range(context: &Context, wanted: &Subject) -> Result<idrange::Allocation, Fai
 }
 
 /// The shared tree, unpacked now if no container has needed it before.
-fn tree(node: &Node, template: &TemplateName) -> Result<TemplateTree, Failure> {
+pub(super) fn tree(node: &Node, template: &TemplateName) -> Result<TemplateTree, Failure> {
     let store = Store::open(&node.global.template_dir);
     let archive = store.find(template).map_err(|e| {
         Failure::from_error(Exit::NoSuchTemplate, &e).hint(format!(
@@ -249,8 +263,8 @@ fn tree(node: &Node, template: &TemplateName) -> Result<TemplateTree, Failure> {
     TemplateTree::parse(&tree.id).map_err(|e| Failure::new(Exit::System, e.to_string()))
 }
 
-/// The private area: empty, over the template's tree, bounded by project quota or by an image.
-fn make_private(context: &Context, container: &Subject) -> Result<(), Failure> {
+/// The private area: an image with a copy of the template, or empty over the template's tree and bounded by project quota or an image.
+fn make_private(context: &Context, container: &Subject, tree: &TemplateTree) -> Result<(), Failure> {
     let private = &container.ve_private;
     let temp = staging(private);
     let cannot = |e: &(dyn std::error::Error + 'static)| {
@@ -259,26 +273,32 @@ fn make_private(context: &Context, container: &Subject) -> Result<(), Failure> {
     };
     vzrt::rootfs::make_private(&temp).map_err(|e| cannot(&e))?;
     std::fs::write(temp.join(MARK), "").map_err(|e| cannot(&e))?;
-    bound(context, container, &temp).map_err(|e| match e {
-        Bounding::Failure(f) => f,
-        Bounding::Image(e) => cannot(&e),
-        Bounding::Project(e) => cannot(&e),
-    })?;
+    if decide::is_ploop(container) {
+        let store = Store::open(&context.node.global.template_dir);
+        area::make_from_template(&store, &tree.to_string(), container, &temp)?;
+    } else {
+        bound(&context.node, container, &temp).map_err(|e| match e {
+            Bounding::Failure(f) => f,
+            Bounding::Image(e) => cannot(&e),
+            Bounding::Project(e) => cannot(&e),
+        })?;
+    }
     let sync_parent = || std::fs::File::open(private.parent().unwrap_or(Path::new("/")))?.sync_all();
     // An empty directory in its place is what rename(2) replaces.
     std::fs::rename(&temp, private).and_then(|()| sync_parent()).map_err(|e| cannot(&e))
 }
 
-enum Bounding {
+pub(super) enum Bounding {
     Failure(Failure),
     Image(image::Error),
     Project(quota::project::Error),
 }
 
-fn bound(context: &Context, container: &Subject, area: &Path) -> Result<(), Bounding> {
+/// Bounds a private area of the simfs layout that is still empty.
+pub(super) fn bound(node: &Node, container: &Subject, area: &Path) -> Result<(), Bounding> {
     let limits = container.settings.disk_limits().effective();
     let Limit::Of(space_kib) = limits.space_kib.hard else { return Ok(()) };
-    if decide::is_bounded_by_image(&context.node, container, area).map_err(Bounding::Failure)? {
+    if decide::is_bounded_by_image(node, container, area).map_err(Bounding::Failure)? {
         let inodes = match limits.inodes.hard {
             Limit::Of(n) => n,
             // mke2fs's own ratio.
@@ -286,7 +306,7 @@ fn bound(context: &Context, container: &Subject, area: &Path) -> Result<(), Boun
         };
         return image::create(&decide::image_file(area), Size::Usable(space_kib), inodes).map_err(Bounding::Image);
     }
-    if let Some(id) = decide::project_id(container).filter(|_| decide::wants_quota(&context.node, container)) {
+    if let Some(id) = decide::project_id(container).filter(|_| decide::wants_quota(node, container)) {
         let project = quota::project::Project::open(area, id).map_err(Bounding::Project)?;
         project.assign().map_err(Bounding::Project)?;
     }

@@ -1,7 +1,10 @@
 //! The commands of `vzctl`, one file each.
 
+mod area;
 mod check;
+mod compact;
 mod console;
+mod convert;
 mod create;
 mod destroy;
 mod exec;
@@ -80,6 +83,8 @@ fn run(request: Request) -> Outcome {
         "restart" => start::restart(&context),
         "status" => status::run(&context),
         "set" => set::run(&context),
+        "compact" => compact::run(&context),
+        "convert" => convert::run(&context),
         "enter" => exec::enter(&context),
         "console" => console::run(&context),
         "exec" => exec::exec(&context),
@@ -111,24 +116,27 @@ impl Context {
         })
     }
 
-    /// The container's lock, unless `--skiplock`. Commands that only look take none.
+    /// The container's lock, unless `--skiplock`, and what a conversion that was killed has left is cleared away. Commands that only look take
+    /// none.
     pub(crate) fn lock(&self, doing: &str) -> Result<Option<Lock>, Failure> {
         if self.request.skip_lock {
             return Ok(None);
         }
-        match Lock::take(&self.node.lock_file(self.ctid), doing, self.request.wait_lock) {
-            Ok(lock) => Ok(Some(lock)),
+        let lock = match Lock::take(&self.node.lock_file(self.ctid), doing, self.request.wait_lock) {
+            Ok(lock) => Some(lock),
             Err(e @ LockError::Held { .. }) => {
                 let failure = Failure::from_error(Exit::Locked, &e).hint("`--wait-lock SEC` waits for it.");
-                Err(match e {
+                return Err(match e {
                     LockError::Held { pid: Some(pid), cmdline } => {
                         failure.why(format!("Locked by: pid {pid}, cmdline {cmdline}"))
                     }
                     _ => failure,
-                })
+                });
             }
-            Err(e) => Err(Failure::from_error(Exit::System, &e)),
-        }
+            Err(e) => return Err(Failure::from_error(Exit::System, &e)),
+        };
+        convert::settle(self)?;
+        Ok(lock)
     }
 
     /// From here on signals do not end the command, but come out where stopping is safe.
@@ -183,6 +191,8 @@ pub(crate) fn failed(error: &vzrt::VerbError) -> Failure {
                 R::NoPrivate(_) => Exit::NoPrivateArea,
                 R::MountPoint(..) => Exit::CreateMountPoint,
                 R::Busy(_) => Exit::Umount,
+                R::NoImage(_) => Exit::NoImage,
+                R::Disk(vzrt::rootfs::DiskError::Image(_)) => Exit::MountImage,
                 _ => Exit::Mount,
             };
             let failure = Failure::from_error(exit, root);

@@ -2,13 +2,14 @@
 
 use vzrt::Condition;
 
-use super::{Context, failed};
+use super::{Context, create, failed};
 use crate::failure::Outcome;
 use crate::{Exit, Failure, decide};
 
 pub(super) fn mount(context: &Context) -> Outcome {
-    let container = context.container()?;
+    context.container()?;
     let _lock = context.lock("mounting")?;
+    let container = context.container()?;
     let host = context.cgroups()?;
     match vzrt::settle(&context.run_dir(), &host).map_err(|e| failed(&e))? {
         Condition::Stopped => {}
@@ -17,6 +18,7 @@ pub(super) fn mount(context: &Context) -> Outcome {
             return Ok(Exit::Success);
         }
     }
+    create::accept(&container)?;
     let container = decide::ensure_ids(&context.node, container)?;
     let plan = decide::plan(&context.node, &container)?;
     vzrt::mount(&plan, &host).map_err(|e| failed(&e))?;

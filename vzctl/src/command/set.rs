@@ -1,5 +1,6 @@
 //! `vzctl set`: changes a container's parameters, in its configuration and, where it runs, at once.
 
+mod disk;
 mod live;
 
 use vzrt::{Condition, Inside};
@@ -22,13 +23,15 @@ pub(super) fn run(context: &Context) -> Outcome {
         // Every user of the host may see the command lines of all processes.
         vzrt::title(&format!("vzctl set {}", context.ctid));
     }
+    configured(context, &request)?;
+    let _lock = context.lock("setting")?;
+    // Read under the lock: who held it may have changed it.
     let before = configured(context, &request)?;
     add_samples(context, &before, &mut request)?;
     if request.is_empty() {
         return Err(Failure::new(Exit::InvalidSyntax, "No parameters to set").hint("`vzctl set --help` lists them."));
     }
     request.check_masks(&before.settings).map_err(|e| Failure::from_error(e.exit(), &e))?;
-    let _lock = context.lock("setting")?;
     // What is in force and what is saved must not part: once begun, the change is finished.
     let _interrupt = context.interrupt()?;
     let host = context.cgroups()?;
@@ -70,9 +73,12 @@ fn add_samples(context: &Context, before: &Subject, request: &mut SetRequest) ->
         let mut changes = Vec::new();
         for param in params::all() {
             let Some(value) = document.get_any(param.keys).filter(|v| !v.is_empty()) else { continue };
-            changes.push(
-                param.load(value).map_err(|e| Failure::new(Exit::ApplyConfig, format!("Sample config {name}: {e}")))?,
-            );
+            let change = param.load(value);
+            let change = change.map_err(|e| Failure::new(Exit::ApplyConfig, format!("Sample config {name}: {e}")))?;
+            // What the private area is, no configuration changes: `vzctl convert` does.
+            if !matches!(change, Change::Layout(_) | Change::Tree(_)) {
+                changes.push(change);
+            }
         }
         changes.append(&mut request.changes);
         request.changes = changes;
@@ -97,6 +103,7 @@ fn apply(
     condition: Condition,
     host: &vzrt::cgroup::Host,
 ) -> Result<bool, Failure> {
+    disk::check(before, request, !matches!(condition, Condition::Stopped))?;
     let Condition::Running(running) = condition else {
         if request.reset_ub {
             return Err(Failure::new(Exit::NotRunning, "Container is not running"));
@@ -138,12 +145,8 @@ fn apply_stopped(
     condition: Condition,
     host: &vzrt::cgroup::Host,
 ) -> Result<(), Failure> {
-    let mounted = matches!(condition, Condition::Mounted(_));
-    if request.offline_resize && mounted {
-        return Err(Failure::new(Exit::InvalidValue, "The container is mounted: unmount it for an offline resize"));
-    }
     if request.save && before.settings.disk_limits() != after.settings.disk_limits() {
-        live::resize(&context.node, after, true)?;
+        disk::resize(&context.node, after, request)?;
     }
     let passwords = live::password_edits(request)?;
     if passwords.is_empty() {

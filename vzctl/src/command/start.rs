@@ -6,7 +6,7 @@ use std::time::Duration;
 use vzrt::plan::Disk;
 use vzrt::{Condition, Interrupt, Plan, Step};
 
-use super::{Context, failed, interrupted, stop, system};
+use super::{Context, create, failed, interrupted, stop, system};
 use crate::failure::Outcome;
 use crate::subject::Subject;
 use crate::{Exit, Failure, decide};
@@ -15,11 +15,13 @@ use crate::{Exit, Failure, decide};
 const DEFAULT_WAIT_S: u64 = 300;
 
 pub(super) fn run(context: &Context) -> Outcome {
-    let container = context.container()?;
     if flag(context, "dry-run") {
-        return dry_run(context, container);
+        return dry_run(context, context.container()?);
     }
+    context.container()?;
     let _lock = context.lock("starting")?;
+    // Read under the lock: who held it may have converted the container.
+    let container = context.container()?;
     let host = context.cgroups()?;
     match vzrt::settle(&context.run_dir(), &host).map_err(|e| failed(&e))? {
         Condition::Running(_) => Err(Failure::new(Exit::Running, "Container is already running")),
@@ -35,8 +37,9 @@ pub(super) fn run(context: &Context) -> Outcome {
 }
 
 pub(super) fn restart(context: &Context) -> Outcome {
-    let container = context.container()?;
+    context.container()?;
     let _lock = context.lock("restarting")?;
+    let container = context.container()?;
     let host = context.cgroups()?;
     tracing::info!("Restarting container");
     restart_locked(context, container, &host)
@@ -71,6 +74,7 @@ fn start(context: &Context, container: Subject, host: &vzrt::cgroup::Host) -> Ou
         tracing::warn!("Dump file {} exists, and restoring is not possible yet: starting afresh", dump.display());
     }
     container.own.require_valid(&context.node).map_err(|e| Failure::from_error(e.exit(), &e))?;
+    create::accept(&container)?;
     let container = decide::ensure_ids(&context.node, container)?;
     let mut plan = decide::plan(&context.node, &container)?;
     plan.vz.quick_reboots = quick_reboots.unwrap_or(0);

@@ -265,7 +265,7 @@ fn general() -> Vec<Param> {
         Param::option(G, "layout", "simfs|ploop[:MODE]", "What its private area is: a directory or an image", |v| {
             Layout::parse(v).map(Change::Layout)
         })
-        .stored(&["VE_LAYOUT"], |s| s.layout.map(|l| l.name().to_owned()))
+        .stored(&["VE_LAYOUT"], |s| s.layout.map(|l| l.stored().to_owned()))
         .aliases(&["velayout", "ve_layout"])
         .only_at_create()
         .bad_value(Exit::UnknownMountType),
@@ -282,7 +282,7 @@ fn general() -> Vec<Param> {
         })
         .stored(&["LOCAL_GID"], |s| s.local_gid.map(|n| n.to_string()))
         .only_at_create(),
-        Param::option(G, "tree", "NAME@DIGEST", "", |v| TemplateTree::parse(v).map(Change::Tree))
+        Param::option(G, "tree", "NAME@DIGEST", "", |v| TemplateTree::parse(v).map(|tree| Change::Tree(Some(tree))))
             .stored(&["VZ_TREE"], |s| s.tree.as_ref().map(ToString::to_string))
             .key_only(),
     ]

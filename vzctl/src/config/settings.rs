@@ -100,7 +100,7 @@ pub enum Change {
     OriginSample(String),
     StopTimeout(u64),
     Layout(Layout),
-    Tree(TemplateTree),
+    Tree(Option<TemplateTree>),
     LocalUid(u32),
     LocalGid(u32),
     /// Never saved.
@@ -210,7 +210,7 @@ impl Settings {
             Change::OriginSample(name) => self.origin_sample = Some(name),
             Change::StopTimeout(seconds) => self.stop_timeout_s = Some(seconds),
             Change::Layout(layout) => self.layout = Some(layout),
-            Change::Tree(tree) => self.tree = Some(tree),
+            Change::Tree(tree) => self.tree = tree,
             Change::LocalUid(uid) => self.local_uid = Some(uid),
             Change::LocalGid(gid) => self.local_gid = Some(gid),
             Change::UserPassword { .. } => {}

@@ -171,7 +171,18 @@ impl Layout {
         }
     }
 
-    /// The word that `VE_LAYOUT` and `vzlist` have for it.
+    /// What `VE_LAYOUT` of a container says. The way of an image that takes its space at once has to be kept: what is free in it is not to be
+    /// given back.
+    pub(crate) fn stored(self) -> &'static str {
+        match self {
+            Self::Simfs => "simfs",
+            Self::Ploop(ImageMode::Expanded) => "ploop",
+            Self::Ploop(ImageMode::Plain) => "ploop:plain",
+            Self::Ploop(ImageMode::Raw) => "ploop:raw",
+        }
+    }
+
+    /// The word that `vzlist` has for it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -13,7 +13,9 @@ use vzrt::plan::{Extras, GuestPlan, Hooks, IdRange};
 use vzrt::{Ctid, Plan};
 
 pub use resources::{bounds, only_rates, oom_score_adj, resources, without_rates};
-pub use root::{image_file, is_bounded_by_image, project_id, root, wants_quota};
+pub use root::{
+    image_file, is_bounded_by_image, is_ploop, is_preallocated, ploop_image, project_id, root, wants_quota,
+};
 
 pub use spec::rlimits;
 
@@ -95,7 +97,11 @@ pub fn with_prospective_ids(node: &Node, container: Subject) -> Result<Subject, 
     container.with_ids(node, allocation.bases).map_err(|e| Failure::from_error(e.exit(), &e))
 }
 
-fn ids(container: &Subject) -> Result<IdRange, Failure> {
+/// The range of ids of a container.
+///
+/// # Errors
+/// It has none.
+pub fn ids(container: &Subject) -> Result<IdRange, Failure> {
     match container.bases() {
         Some(Bases { uid, gid }) => Ok(IdRange { uid, gid, count: WIDTH }),
         None => Err(Failure::new(Exit::InvalidConfig, "The container has no range of user ids (LOCAL_UID, LOCAL_GID)")),

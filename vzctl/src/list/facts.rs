@@ -330,17 +330,28 @@ fn disk_usage(node: &Node, ctid: Ctid, condition: &Condition, settings: &Setting
     };
     match disk {
         Some((Disk::Unbounded, _)) => None,
-        Some((Disk::Image { .. }, mountpoint)) => {
+        Some((Disk::Image { file, .. }, mountpoint)) => {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let fd = rustix::fs::open(&mountpoint, flags, Mode::empty()).ok()?;
             let usage = quota::image::usage(&fd).ok()?;
-            Some(DiskUsage { space_kib: usage.space_used_kib, inodes: usage.inodes_used })
+            let space_kib = usage.space_used_kib.saturating_sub(balloon_kib(&file, settings));
+            Some(DiskUsage { space_kib, inodes: usage.inodes_used })
         }
         Some((Disk::Project { id, .. }, _)) => project_usage(private, id),
         None if settings.layout.is_none_or(|l| l == Layout::Simfs) => {
             project_usage(private, NonZeroU32::new(ctid.get())?)
         }
         None => None,
+    }
+}
+
+/// What of an image is used by its balloon: what it is longer than its limit.
+fn balloon_kib(file: &Path, settings: &Settings) -> u64 {
+    match (settings.layout, settings.disk_limits().effective().space_kib.hard) {
+        (Some(Layout::Ploop(_)), quota::Limit::Of(kib)) => {
+            file.metadata().map_or(0, |meta| (meta.len() / 1024).saturating_sub(kib))
+        }
+        _ => 0,
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod counters;
 mod footprint;
+mod images;
 mod measure;
 mod overhead;
 mod root;
@@ -39,6 +40,8 @@ enum Part {
     Footprint,
     /// A hundred containers at their limits: how long it takes to read all their counters.
     Counters,
+    /// Writing through a container's image, beside writing into the file system that it is a file of.
+    Images,
 }
 
 fn main() -> ExitCode {
@@ -95,6 +98,9 @@ fn measure_parts(
     }
     if wanted(Part::Counters) {
         counters::measure(arguments.rounds, node)?;
+    }
+    if wanted(Part::Images) {
+        images::measure(arguments.rounds, node)?;
     }
     Ok(())
 }

@@ -3,15 +3,12 @@
 use std::path::Path;
 
 use oci_spec::runtime::{LinuxResources, PosixRlimit, PosixRlimitType};
-use quota::Limit;
-use quota::image::{self, Grown, Size};
 use serde_json::Value;
 use vzrt::cgroup::CtCgroup;
 use vzrt::guest::{self, Hostname};
 use vzrt::{Inside, Plan, Running, Trouble};
 
-use super::{Context, edit_failure};
-use crate::config::Node;
+use super::{Context, disk, edit_failure};
 use crate::config::request::SetRequest;
 use crate::config::settings::Change;
 use crate::failure::chain;
@@ -204,7 +201,7 @@ impl Live<'_> {
         if self.before.settings.disk_limits() == self.after.settings.disk_limits() {
             return Ok(());
         }
-        resize(&self.context.node, self.after, self.request.save)
+        disk::resize(&self.context.node, self.after, self.request)
     }
 
     /// Host name and name servers: in the kernel, and in the container's files.
@@ -309,49 +306,4 @@ pub(super) fn set_password(inside: &Inside, edit: &PasswordEdit) -> Result<(), F
         .map_err(|e| edit_failure(Exit::ChangePassword, "Password change failed", &e))?;
     tracing::info!("Changing password for {}", edit.user);
     Ok(())
-}
-
-/// Brings the bound of the private area in line with the configuration.
-pub(super) fn resize(node: &Node, container: &Subject, saved: bool) -> Result<(), Failure> {
-    let limits = container.settings.disk_limits().effective();
-    let file = decide::image_file(&container.ve_private);
-    let fail =
-        |e: &(dyn std::error::Error + 'static)| Failure::because(Exit::QuotaSet, "Unable to set the disk limits", e);
-    if container.settings.tree.is_some() && file.is_file() {
-        let Limit::Of(space_kib) = limits.space_kib.hard else {
-            return Err(Failure::new(Exit::QuotaSet, "Unable to set the disk limits").why(
-                "this host has no quota for directories, so the private area is an image, and an image has a size",
-            ));
-        };
-        return match image::grow(&file, Size::Usable(space_kib)) {
-            Ok(Grown::Unchanged) => Ok(()),
-            Ok(Grown::Online | Grown::Offline) => {
-                tracing::info!("The private area has {space_kib} KiB now");
-                Ok(())
-            }
-            // What is saved is made true by the next start.
-            Err(e @ image::Error::NeedsCapSysResource(_)) if saved => {
-                tracing::warn!("Warning: the private area grows at the next start: {}", chain(&e));
-                Ok(())
-            }
-            Err(e @ image::Error::NeedsCapSysResource(_)) => {
-                Err(fail(&e).hint("With --save it grows at the next start."))
-            }
-            Err(e @ image::Error::Shrink { .. }) => Err(fail(&e).hint("A private area on an image can only grow.")),
-            Err(e) => Err(fail(&e)),
-        };
-    }
-    if !decide::wants_quota(node, container) {
-        return Ok(());
-    }
-    match (quota::project::support(&container.ve_private).map_err(|e| fail(&e))?, decide::project_id(container)) {
-        (quota::project::Support::Available, Some(id)) => {
-            let project = quota::project::Project::open(&container.ve_private, id).map_err(|e| fail(&e))?;
-            project.set_limits(&limits).map_err(|e| fail(&e))
-        }
-        _ => {
-            tracing::warn!("Warning: this host has no quota for directories; the private area stays unbounded");
-            Ok(())
-        }
-    }
 }

@@ -1,0 +1,116 @@
+//! `--diskspace` and `--diskinodes`: the bound of a private area.
+
+use quota::Limit;
+use quota::image::{self, Fit, Grown, Size};
+
+use crate::command::area;
+use crate::config::Node;
+use crate::config::request::SetRequest;
+use crate::config::settings::Change;
+use crate::failure::chain;
+use crate::subject::Subject;
+use crate::{Exit, Failure, decide};
+
+/// What the reference refuses to do with an image, running or not.
+pub(super) fn check(container: &Subject, request: &SetRequest, mounted: bool) -> Result<(), Failure> {
+    if request.offline_resize && mounted {
+        return Err(Failure::new(Exit::InvalidValue, "Unable to resize the image: the container is mounted")
+            .hint("--offline-resize is for a stopped container; without it an image is resized while it is mounted."));
+    }
+    let has = |is: fn(&Change) -> bool| request.changes.iter().any(is);
+    if !decide::is_ploop(container) {
+        return Ok(());
+    }
+    if has(|c| matches!(c, Change::DiskSpace(_))) && !request.save {
+        return Err(Failure::new(Exit::InvalidSyntax, "Error: unable to set diskspace of an image without --save"));
+    }
+    if has(|c| matches!(c, Change::DiskInodes(_))) {
+        tracing::warn!("Warning: the number of inodes of an image goes with its size, diskinodes does not change it");
+    }
+    Ok(())
+}
+
+/// The size of the image that a container is: a smaller one by a balloon, or with `--offline-resize` in earnest.
+fn resize_ploop(container: &Subject, request: &SetRequest) -> Result<(), Failure> {
+    let bytes = area::image_bytes(container)?;
+    let file = decide::ploop_image(&container.ve_private);
+    let kib = bytes / 1024;
+    if !file.exists() {
+        return Err(Failure::new(Exit::NoImage, format!("Container image {} does not exist", file.display())));
+    }
+    let fail = |e: &image::Error| {
+        let failure = Failure::because(Exit::Resize, "Unable to resize the image", e);
+        match e {
+            image::Error::Full { .. } => failure.hint("Delete files inside first."),
+            _ => failure,
+        }
+    };
+    let fitted = if request.offline_resize {
+        let length = std::fs::metadata(&file).map_err(|e| Failure::from_error(Exit::Resize, &e))?.len();
+        if bytes < length { image::shrink(&file, bytes).map(|()| Fit::Inflated) } else { image::fit(&file, bytes) }
+    } else {
+        image::fit(&file, bytes)
+    };
+    match fitted {
+        Ok(Fit::Unchanged) => Ok(()),
+        Ok(_) => {
+            tracing::info!("The image has {kib} KiB now");
+            Ok(())
+        }
+        // It is saved, and what is saved is made true by the next start.
+        Err(e @ image::Error::NeedsCapSysResource(_)) => {
+            tracing::warn!("Warning: the image grows at the next start: {}", chain(&e));
+            Ok(())
+        }
+        Err(e) => Err(fail(&e)),
+    }
+}
+
+/// Brings the bound of the private area in line with the configuration.
+pub(super) fn resize(node: &Node, container: &Subject, request: &SetRequest) -> Result<(), Failure> {
+    let limits = container.settings.disk_limits().effective();
+    if decide::is_ploop(container) {
+        return resize_ploop(container, request);
+    }
+    let saved = request.save;
+    let file = decide::image_file(&container.ve_private);
+    let fail =
+        |e: &(dyn std::error::Error + 'static)| Failure::because(Exit::QuotaSet, "Unable to set the disk limits", e);
+    if container.settings.tree.is_some() && file.is_file() {
+        let Limit::Of(space_kib) = limits.space_kib.hard else {
+            return Err(Failure::new(Exit::QuotaSet, "Unable to set the disk limits").why(
+                "this host has no quota for directories, so the private area is an image, and an image has a size",
+            ));
+        };
+        return match image::grow(&file, Size::Usable(space_kib)) {
+            Ok(Grown::Unchanged) => Ok(()),
+            Ok(Grown::Online | Grown::Offline) => {
+                tracing::info!("The private area has {space_kib} KiB now");
+                Ok(())
+            }
+            // What is saved is made true by the next start.
+            Err(e @ image::Error::NeedsCapSysResource(_)) if saved => {
+                tracing::warn!("Warning: the private area grows at the next start: {}", chain(&e));
+                Ok(())
+            }
+            Err(e @ image::Error::NeedsCapSysResource(_)) => {
+                Err(fail(&e).hint("With --save it grows at the next start."))
+            }
+            Err(e @ image::Error::Shrink { .. }) => Err(fail(&e).hint("A private area on an image can only grow.")),
+            Err(e) => Err(fail(&e)),
+        };
+    }
+    if !decide::wants_quota(node, container) {
+        return Ok(());
+    }
+    match (quota::project::support(&container.ve_private).map_err(|e| fail(&e))?, decide::project_id(container)) {
+        (quota::project::Support::Available, Some(id)) => {
+            let project = quota::project::Project::open(&container.ve_private, id).map_err(|e| fail(&e))?;
+            project.set_limits(&limits).map_err(|e| fail(&e))
+        }
+        _ => {
+            tracing::warn!("Warning: this host has no quota for directories; the private area stays unbounded");
+            Ok(())
+        }
+    }
+}
