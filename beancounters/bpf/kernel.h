@@ -40,6 +40,7 @@ enum { BPF_F_NO_PREALLOC = 1 << 0, BPF_F_MMAPABLE = 1 << 10 };
 #define IPPROTO_IP 0
 #define IPPROTO_TCP 6
 #define IPPROTO_MPTCP 262
+#define NETLINK_NETFILTER 12
 
 #define SB_KERNMOUNT (1 << 22)
 #define VM_NORESERVE 0x00200000
@@ -177,8 +178,46 @@ struct task_struct {
 	struct signal_struct *signal;
 };
 
+struct net_generic;
+
+struct netns_nftables {
+	__u8 gencursor;
+};
+
 struct net {
 	struct user_namespace *user_ns;
+	struct net_generic *gen;
+	struct netns_nftables nft;
+};
+
+struct list_head {
+	struct list_head *next;
+};
+
+struct nftables_pernet {
+	struct list_head tables;
+};
+
+struct nft_table {
+	struct list_head list; /* the first, here as there */
+	struct list_head chains;
+	__u16 genmask : 2;
+};
+
+struct nft_chain {
+	struct list_head rules;
+	struct list_head list;
+	__u8 genmask : 2;
+};
+
+struct nft_rule {
+	struct list_head list; /* the first, here as there */
+	__u64 genmask : 2;
+};
+
+struct netlink_notify {
+	struct net *net;
+	int protocol;
 };
 
 typedef struct {
