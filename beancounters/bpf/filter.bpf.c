@@ -3,39 +3,15 @@
  * out as a whole or not at all. No program may refuse what a batch comes to, once the kernel knows it. So it is judged by what it says, when it
  * is sent; and all rules are counted anew when it is about to hold, which is when nobody else can change them.
  */
-#include "charge.h"
-
-#define NFNL_SUBSYS_NFTABLES 10
-#define NFNL_MSG_BATCH_END 17
-#define NLM_F_REPLACE 0x100
-
-/* linux/netfilter/nf_tables.h, after NFNL_SUBSYS_NFTABLES; the last three since 6.3 */
-#define NFT_MSG_DELTABLE 2
-#define NFT_MSG_DELCHAIN 5
-#define NFT_MSG_NEWRULE 6
-#define NFT_MSG_DELRULE 8
-#define NFT_MSG_DESTROYTABLE 26
-#define NFT_MSG_DESTROYCHAIN 27
-#define NFT_MSG_DESTROYRULE 28
-
-#define MOST_MESSAGES (1 << 23)	/* as many as bpf_loop goes through */
-#define MOST_STEPS (1 << 22)	/* of a walk over tables, chains and rules */
-
-struct nlmsghdr {
-	__u32 length;
-	__u16 type;
-	__u16 flags;
-	__u32 sequence;
-	__u32 port;
-};
+#include "filter.h"
 
 /* A batch that a task is sending. The key is the task. */
 struct sending {
 	__u32 slot;
 	__u32 generation;
-	__u64 rules;
+	__u64 rules;		/* it adds */
 	__u64 reserved;		/* held for it until it holds or has failed */
-	__u64 reloading;	/* what it adds after taking others away, for which nothing is held */
+	__u64 reloading;	/* what it adds, if it takes others away */
 };
 
 struct {
@@ -60,129 +36,6 @@ struct {
 	__type(value, struct filter);
 } filters SEC(".maps");
 
-/* Where a network namespace has what the module keeps for it. */
-extern const void nf_tables_net_id __ksym;
-
-struct batch {
-	__u64 at;
-	__u64 left;
-	__u64 rules;
-	__u32 takes_away;
-};
-
-static long next_message(__u32 index, struct batch *batch)
-{
-	struct nlmsghdr message;
-	__u64 length;
-
-	if (batch->left < sizeof(message) || bpf_probe_read_kernel(&message, sizeof(message), (void *)batch->at))
-		return 1;
-	length = ((__u64)message.length + 3) & ~3ULL;
-	if (length < sizeof(message) || message.type == NFNL_MSG_BATCH_END)
-		return 1;
-	switch (message.type ^ NFNL_SUBSYS_NFTABLES << 8) {
-	case NFT_MSG_NEWRULE:
-		batch->rules += !(message.flags & NLM_F_REPLACE);
-		break;
-	case NFT_MSG_DELTABLE: case NFT_MSG_DELCHAIN: case NFT_MSG_DELRULE:
-	case NFT_MSG_DESTROYTABLE: case NFT_MSG_DESTROYCHAIN: case NFT_MSG_DESTROYRULE:
-		batch->takes_away = 1;
-	}
-	if (length >= batch->left) {
-		batch->left = 0;
-		return 1;
-	}
-	batch->at += length;
-	batch->left -= length;
-	return 0;
-}
-
-/* What a batch says. What is too long to be gone through is taken for as many rules as it has room for. */
-static __always_inline void read_batch(struct batch *batch, const struct sk_buff *skb)
-{
-	batch->at = (__u64)skb->data;
-	batch->left = skb->len;
-	if (bpf_loop(MOST_MESSAGES, next_message, batch, 0) == MOST_MESSAGES)
-		batch->rules += batch->left / sizeof(struct nlmsghdr);
-}
-
-enum depth { TABLES, CHAINS, RULES, END };
-
-/* Where a walk is, and where the list ends that it is in. */
-struct walk {
-	__u64 table, tables;
-	__u64 chain, chains;
-	__u64 rule, rules;
-	__u64 found;
-	__u32 unborn;	/* the bit of what is not there in the generation that is walked over */
-	__u32 depth;
-};
-
-static __always_inline __u64 after(__u64 at)
-{
-	__u64 next = 0;
-
-	bpf_probe_read_kernel(&next, sizeof(next), (void *)at);
-	return next;
-}
-
-#define IS_THERE(object, walk) (!(BPF_CORE_READ_BITFIELD_PROBED(object, genmask) & (walk)->unborn))
-
-static long step(__u32 index, struct walk *walk)
-{
-	if (walk->depth == RULES) {
-		const struct nft_rule *rule = (void *)(walk->rule = after(walk->rule));
-
-		if (!rule || walk->rule == walk->rules)
-			walk->depth = CHAINS;
-		else
-			walk->found += IS_THERE(rule, walk);
-	} else if (walk->depth == CHAINS) {
-		const struct nft_chain *chain;
-
-		walk->chain = after(walk->chain);
-		chain = (void *)(walk->chain - bpf_core_field_offset(struct nft_chain, list));
-		if (!walk->chain || walk->chain == walk->chains) {
-			walk->depth = TABLES;
-		} else if (IS_THERE(chain, walk)) {
-			walk->rule = walk->rules = (__u64)chain + bpf_core_field_offset(struct nft_chain, rules);
-			walk->depth = RULES;
-		}
-	} else {
-		const struct nft_table *table = (void *)(walk->table = after(walk->table));
-
-		if (!table || walk->table == walk->tables) {
-			walk->depth = END;
-			return 1;
-		}
-		if (IS_THERE(table, walk)) {
-			walk->chain = walk->chains = (__u64)table + bpf_core_field_offset(struct nft_table, chains);
-			walk->depth = CHAINS;
-		}
-	}
-	return 0;
-}
-
-enum generation { PRESENT, NEXT };
-
-/* How many rules there are; `otherwise` if nobody could wait for the answer. */
-static __noinline __u64 rules_in(const struct net *net, enum generation generation, __u64 otherwise)
-{
-	__u32 id = 0, cursor = BPF_CORE_READ(net, nft.gencursor) & 1;
-	struct walk walk = {};
-	__u64 pernet = 0;
-
-	if (bpf_probe_read_kernel(&id, sizeof(id), &nf_tables_net_id))
-		return otherwise;
-	bpf_probe_read_kernel(&pernet, sizeof(pernet), (void *)BPF_CORE_READ(net, gen) + id * sizeof(void *));
-	if (!pernet)
-		return 0;
-	walk.table = walk.tables = pernet + bpf_core_field_offset(struct nftables_pernet, tables);
-	walk.unborn = 1 << (cursor ^ generation);
-	bpf_loop(MOST_STEPS, step, &walk, 0);
-	return walk.depth == END ? walk.found : otherwise;
-}
-
 /* After what happens outside of batches: a table is gone with its socket, a chain with its device. */
 static __always_inline void count_anew(const struct net *net, struct charge *charge)
 {
@@ -194,40 +47,48 @@ static __always_inline __s64 counted(const struct counter *counter, const struct
 	return counter->held - filter->reserved;
 }
 
-/* Holds as many as a batch adds, if they are within the bound. */
-static __always_inline int reserve(struct counter *counter, struct filter *filter, struct sending *batch, __u64 bound)
+/* Holds so many for a batch, if they are within the bound. */
+static __always_inline int reserve(struct counter *counter, struct filter *filter, struct sending *batch, __u64 rules, __u64 bound)
 {
 	for (int i = 0; i < 16; i++) {
 		__u64 held = counter->held;
 
-		if ((__s64)(held + batch->rules) > (__s64)bound)
+		if ((__s64)(held + rules) > (__s64)bound)
 			return 0;
-		if (__sync_val_compare_and_swap(&counter->held, held, held + batch->rules) == held)
+		if (__sync_val_compare_and_swap(&counter->held, held, held + rules) == held)
 			break;
 		if (i == 15)
-			__sync_fetch_and_add(&counter->held, batch->rules);
+			__sync_fetch_and_add(&counter->held, rules);
 	}
-	batch->reserved = batch->rules;
-	__sync_fetch_and_add(&filter->reserved, batch->reserved);
+	batch->reserved = rules;
+	__sync_fetch_and_add(&filter->reserved, rules);
 	return 1;
 }
 
 /*
- * Whether a batch may be sent that takes some away before it adds others. How many it will take away nobody knows. Within the bound is what it adds:
- * all that there was may be gone. So the bound may be passed, by as much as that; then nothing is added before enough was taken away by itself.
+ * Whether a batch may be sent that takes some away before it adds others. It may be told to take away what is gone then, or take it away twice: so the
+ * bound may be passed, by twice as much at most, as many as are being carried out at that moment; and then nothing is added before enough was taken
+ * away by itself.
  */
-static __always_inline int may_reload(struct counter *counter, struct filter *filter, struct sending *batch, __u64 bound)
+static __always_inline int may_reload(struct counter *counter, struct filter *filter, struct sending *sending, struct batch *batch, __u64 bound)
 {
+	__s64 there = counted(counter, filter), fewer = batch->fewer, more = batch->rules - batch->gone;
 	__u64 others;
 
-	if (batch->rules > bound || counted(counter, filter) > (__s64)bound)
+	if (there > (__s64)bound || batch->rules > 2 * bound)
+		return 0;
+	more -= fewer < there ? fewer : there;
+	if (more > 0 && !reserve(counter, filter, sending, more, bound))
 		return 0;
 	others = __sync_fetch_and_add(&filter->reloading, batch->rules);
 	if (others && others + batch->rules > 2 * bound) {
 		__sync_fetch_and_sub(&filter->reloading, batch->rules);
+		__sync_fetch_and_sub(&counter->held, sending->reserved);
+		__sync_fetch_and_sub(&filter->reserved, sending->reserved);
+		sending->reserved = 0;
 		return 0;
 	}
-	batch->reloading = batch->rules;
+	sending->reloading = batch->rules;
 	return 1;
 }
 
@@ -247,14 +108,14 @@ static __always_inline void forget(__u64 task, const struct sending *batch)
 	__sync_fetch_and_sub(&filter->batches, 1);
 }
 
-static __always_inline int may_send(struct slot *slot, struct filter *filter, struct sending *batch, __u32 takes_away)
+static __always_inline int may_send(struct slot *slot, struct filter *filter, struct sending *sending, struct batch *batch)
 {
 	struct counter *counter = &slot->counters[NUMIPTENT];
 	__u64 barrier = counter->barrier, limit = counter->limit, bound = limit < barrier ? limit : barrier;
 
 	if (!batch->rules || bound >= UNLIMITED)
 		return 1;
-	return takes_away ? may_reload(counter, filter, batch, bound) : reserve(counter, filter, batch, bound);
+	return batch->takes_away ? may_reload(counter, filter, sending, batch, bound) : reserve(counter, filter, sending, batch->rules, bound);
 }
 
 SEC("lsm/netlink_send")
@@ -262,7 +123,7 @@ int BPF_PROG(vz_filter_send, struct sock *sk, struct sk_buff *skb)
 {
 	__u64 task = bpf_get_current_pid_tgid(), key;
 	struct sending new = {}, *found;
-	struct batch batch = {};
+	struct batch batch;
 	struct filter *filter;
 	struct charge *charge;
 	struct slot *slot;
@@ -275,10 +136,10 @@ int BPF_PROG(vz_filter_send, struct sock *sk, struct sk_buff *skb)
 	filter = slot ? bpf_map_lookup_elem(&filters, &new.slot) : 0;
 	if (!filter)
 		return 0;
-	read_batch(&batch, skb);
+	net = sk->__sk_common.skc_net.net;
+	read_batch(&batch, net, skb);
 	if (!batch.rules && !batch.takes_away)
 		return 0;
-	net = sk->__sk_common.skc_net.net;
 	key = (__u64)net;
 	charge = bpf_map_lookup_elem(&charges, &key);
 	if (!charge)
@@ -294,12 +155,12 @@ int BPF_PROG(vz_filter_send, struct sock *sk, struct sk_buff *skb)
 	found = bpf_map_lookup_elem(&sending, &task);
 	if (!found)
 		return 0;
-	if (may_send(slot, filter, found, batch.takes_away))
+	if (may_send(slot, filter, found, &batch))
 		goto send;
 	/* Nothing that is being carried out is in the way of a new count: there may be fewer. */
 	if (charge && !filter->batches) {
 		count_anew(net, charge);
-		if (may_send(slot, filter, found, batch.takes_away))
+		if (may_send(slot, filter, found, &batch))
 			goto send;
 	}
 	bpf_map_delete_elem(&sending, &task);
@@ -396,4 +257,89 @@ int BPF_PROG(vz_filter_exit, struct net *net)
 {
 	uncharge(net);
 	return 0;
+}
+
+#define SYS_SETSOCKOPT 54	/* x86_64 */
+#define SYS_SETSOCKOPT_32 366	/* i386 */
+#define SYS_SOCKETCALL_32 102
+#define IPT_SO_SET_REPLACE 64	/* IP6T_SO_SET_REPLACE as well */
+#define ARPT_SO_SET_REPLACE 96
+#define EBT_SO_SET_ENTRIES 128
+#define ENTRY_BYTES 4096	/* of a table of iptables: more than any entry takes on the average, and the least is 152 */
+
+/* What is set, as the system call has it: entries in a table, which says their number itself. That is in user space, and may change yet. */
+struct setting {
+	__u64 at;
+	__u32 bytes;
+};
+
+/* The first of struct ipt_replace, and of the others. */
+struct replacement {
+	char table[32];
+	__u32 hooks;
+	__u32 entries;
+};
+
+static __always_inline int find(struct setting *setting)
+{
+	const struct pt_regs *now = registers();
+	__u32 arguments[5];
+
+	switch (BPF_CORE_READ(now, orig_ax)) {
+	case SYS_SETSOCKOPT:
+		setting->at = BPF_CORE_READ(now, r10);
+		setting->bytes = BPF_CORE_READ(now, r8);
+		return 1;
+	case SYS_SETSOCKOPT_32:
+		setting->at = (__u32)BPF_CORE_READ(now, si);
+		setting->bytes = BPF_CORE_READ(now, di);
+		return 1;
+	case SYS_SOCKETCALL_32:
+		if (bpf_probe_read_user(arguments, sizeof(arguments), (void *)(__u64)(__u32)BPF_CORE_READ(now, cx)))
+			return 0;
+		setting->at = arguments[3];
+		setting->bytes = arguments[4];
+		return 1;
+	}
+	return 0;
+}
+
+/*
+ * A table of iptables' own, which is set as a whole: each by itself, beside the rules of nftables. Who changes what it says before the kernel reads
+ * it is bound by its size.
+ */
+SEC("lsm/socket_setsockopt")
+int BPF_PROG(vz_filter_table, struct socket *socket, int level, int option)
+{
+	struct replacement replacement = {};
+	struct setting setting = {};
+	struct counter *counter;
+	__u64 bound, entries;
+	struct slot *slot;
+	__u32 number;
+	__s64 held;
+
+	if (level == IPPROTO_IPV6 ? option != IPT_SO_SET_REPLACE
+				  : level != IPPROTO_IP || (option != IPT_SO_SET_REPLACE && option != ARPT_SO_SET_REPLACE && option != EBT_SO_SET_ENTRIES))
+		return 0;
+	slot = current_slot(&number);
+	if (!slot)
+		return 0;
+	counter = &slot->counters[NUMIPTENT];
+	bound = counter->limit < counter->barrier ? counter->limit : counter->barrier;
+	if (bound >= UNLIMITED)
+		return 0;
+	if (!find(&setting)) {
+		entries = bound + 1; /* not by a call that iptables would make */
+	} else {
+		bpf_probe_read_user(&replacement, sizeof(replacement), (void *)setting.at);
+		entries = setting.bytes / ENTRY_BYTES;
+		if (entries < replacement.entries)
+			entries = replacement.entries;
+	}
+	held = counter->held;
+	if ((held > 0 ? held : 0) + entries <= bound)
+		return 0;
+	refuse(slot, NUMIPTENT, entries, counter->limit < counter->barrier);
+	return -ENOMEM;
 }

@@ -39,6 +39,7 @@ enum { BPF_F_NO_PREALLOC = 1 << 0, BPF_F_MMAPABLE = 1 << 10 };
 #define TCP_LISTEN 10
 #define IPPROTO_IP 0
 #define IPPROTO_TCP 6
+#define IPPROTO_IPV6 41
 #define IPPROTO_MPTCP 262
 #define NETLINK_NETFILTER 12
 
@@ -201,13 +202,16 @@ struct nftables_pernet {
 struct nft_table {
 	struct list_head list; /* the first, here as there */
 	struct list_head chains;
+	__u16 family : 6;
 	__u16 genmask : 2;
+	char *name;
 };
 
 struct nft_chain {
 	struct list_head rules;
 	struct list_head list;
 	__u8 genmask : 2;
+	char *name;
 };
 
 struct nft_rule {
@@ -285,6 +289,8 @@ struct socket_alloc {
 
 struct pt_regs {
 	unsigned long r10;
+	unsigned long r8;
+	unsigned long cx;
 	unsigned long si;
 	unsigned long di;
 	unsigned long orig_ax;

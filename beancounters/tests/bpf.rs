@@ -191,6 +191,10 @@ fn a_ruleset_is_had_as_a_whole_or_not_at_all() {
     taker.take("size", 50);
     assert_eq!(taker.take("rules-at-once", 1), (1, 0));
 
+    assert_eq!(taker.take("more-anew", 1), (0, libc::ENOMEM), "one goes, two come");
+    assert_eq!(taker.take("half-anew", 1), (1, 0), "one chain in place of itself");
+    assert_eq!(row(&container), (50, 101, 4));
+
     other.take("size", 1000);
     assert_eq!(other.take("rules-at-once", 1), (1, 0), "a neighbour feels nothing");
     assert_eq!(row(&neighbour), (1000, 1000, 0));
@@ -200,6 +204,36 @@ fn a_ruleset_is_had_as_a_whole_or_not_at_all() {
     container.kill();
     assert!(wait_until(Duration::from_secs(10), || container.row(Numiptent).held == 0), "gone with its network");
     assert_eq!(host.uncharged(container.id).unwrap(), 0);
+}
+
+#[test]
+fn a_table_of_iptables_has_no_more_entries_than_may_be() {
+    const TEST: &str = "a_table_of_iptables_has_no_more_entries_than_may_be";
+    let host = host();
+    if !enforced(TEST, &host, Numiptent) {
+        return;
+    }
+    let mut container = Container::new(&host, "table");
+    let mut taker = container.taker();
+    taker.take("size", 50);
+    let first = taker.take("table", 1);
+    if [libc::ENOPROTOOPT, libc::ENOENT].contains(&first.1) {
+        tests::skips::skip(TEST, "this kernel has no iptables of its own");
+        return;
+    }
+    assert_eq!(first, (1, 0));
+    container.bound(Numiptent, 50);
+    assert_eq!(taker.take("table", 1), (1, 0), "as many in place of as many");
+    taker.take("size", 51);
+    assert_eq!(taker.take("table", 1), (0, libc::ENOMEM));
+    assert_eq!(container.row(Numiptent).failcnt, 1);
+    assert_eq!(taker.take("rules", 1), (1, 0), "the table is not counted");
+    taker.take("size", 50);
+    assert_eq!(taker.take("table", 1), (0, libc::ENOMEM), "but the rules are");
+    let told = host.refusals(container.id).unwrap();
+    assert_eq!((told[0].resource, told[0].wanted, told[0].pid), (Numiptent, 51, taker.pid));
+    container.bound(Numiptent, 51);
+    assert_eq!(taker.take("table", 1), (1, 0));
 }
 
 #[test]

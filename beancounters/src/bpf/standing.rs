@@ -138,7 +138,7 @@ pub const RESOURCES: &[Counting] = &[
     Counting {
         resource: Resource::Numiptent,
         counted_by: &["vz_filter_commit", "vz_filter_failed", "vz_filter_socket", "vz_filter_exit"],
-        refused_by: &["vz_filter_send", "vz_filter_sent"],
+        refused_by: &["vz_filter_send", "vz_filter_sent", "vz_filter_table"],
     },
 ];
 

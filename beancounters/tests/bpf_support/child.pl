@@ -50,11 +50,30 @@ sub batch {
     }
     0
 }
+# A table of iptables' own, of policies, an end, and rules that accept everything.
+my ($table, $entries) = (undef, 4);
+sub table {
+    my $new = shift;
+    $table // socket($table, PF_INET, SOCK_RAW, 255) or die "raw: $!";
+    my $accept = "\0" x 84 . pack('L S S L x16 S a29 C l x4', 0, 112, 152, 0, 40, '', 0, -2);
+    my $end = "\0" x 84 . pack('L S S L x16 S a29 C a30 x2', 0, 112, 176, 0, 64, 'ERROR', 0, 'ERROR');
+    my $blob = $accept x ($new - 1) . $end;
+    my @hooks = map { 152 * $_ } 0, 0, $new - 3, $new - 2, 0;
+    my @policies = map { 152 * $_ } 0, $new - 4, $new - 3, $new - 2, 0;
+    my $counters = "\0" x (16 * $entries);
+    my $set = pack('a32 L L L L5 L5 L P', 'filter', 0xe, $new, length $blob, @hooks, @policies, $entries, $counters) . $blob;
+    setsockopt($table, 0, 64, $set) or return undef;
+    $entries = $new;
+    0
+}
 my %take = (
+    table => sub { table($size) },
     rules => sub { my $chain = 'c' . $number++; defined batch(new_rule($chain)) ? bless \$chain, 'Rule' : undef },
     # So many at once as the last `size` said.
     'rules-at-once' => sub { batch(map { new_rule("b$_") } 1 .. $size) },
     'rules-anew' => sub { batch(rule_message(DELRULE, [1, 'vz']), map { new_rule("b$_") } 1 .. $size) },
+    'half-anew' => sub { batch(rule_message(DELRULE, [1, 'vz'], [2, 'b1']), new_rule('b1')) },
+    'more-anew' => sub { batch(rule_message(DELRULE, [1, 'vz'], [2, 'b1']), map { new_rule("b$_") } 1 .. 2) },
     'rules-in-vain' => sub { batch((map { new_rule("b$_") } 1 .. $size), rule_message(NEWRULE, [1, 'vz'], [2, 'none'])) },
     'no-rules' => sub { batch(rule_message(DELRULE, [1, 'vz'])) },
     files => sub { my $h; open($h, '<', '/dev/null') ? $h : undef },
