@@ -6,12 +6,13 @@
 #include "filter.h"
 
 /* A batch that a task is sending. The key is the task. */
-struct sending {
+struct delivery {
 	__u32 slot;
 	__u32 generation;
 	__u64 rules;		/* it adds */
 	__u64 reserved;		/* held for it until it holds or has failed */
 	__u64 reloading;	/* what it adds, if it takes others away */
+	__u64 skb;
 };
 
 struct {
@@ -19,8 +20,8 @@ struct {
 	__uint(max_entries, 1 << 16);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u64);
-	__type(value, struct sending);
-} sending SEC(".maps");
+	__type(value, struct delivery);
+} deliveries SEC(".maps");
 
 /* The sums of a slot's. */
 struct filter {
@@ -36,10 +37,20 @@ struct {
 	__type(value, struct filter);
 } filters SEC(".maps");
 
-/* After what happens outside of batches: a table is gone with its socket, a chain with its device. */
-static __always_inline void count_anew(const struct net *net, struct charge *charge)
+/*
+ * After what happens outside of batches: a table is gone with its socket, a chain with its device. While more than `own` batches are being carried
+ * out, what is there may be less than what is counted already, and theirs is a count of its own.
+ */
+static __always_inline void count_anew(const struct net *net, struct charge *charge, __u64 own)
 {
-	settle_charge(charge, NUMIPTENT, rules_in(net, PRESENT, charge->amount));
+	struct filter *filter = bpf_map_lookup_elem(&filters, &charge->slot);
+	__u64 rules;
+
+	if (!filter || filter->batches > own)
+		return;
+	rules = rules_in(net, PRESENT, charge->amount);
+	if (filter->batches <= own)
+		settle_charge(charge, NUMIPTENT, rules);
 }
 
 static __always_inline __s64 counted(const struct counter *counter, const struct filter *filter)
@@ -48,7 +59,7 @@ static __always_inline __s64 counted(const struct counter *counter, const struct
 }
 
 /* Holds so many for a batch, if they are within the bound. */
-static __always_inline int reserve(struct counter *counter, struct filter *filter, struct sending *batch, __u64 rules, __u64 bound)
+static __always_inline int reserve(struct counter *counter, struct filter *filter, struct delivery *delivery, __u64 rules, __u64 bound)
 {
 	for (int i = 0; i < 16; i++) {
 		__u64 held = counter->held;
@@ -60,45 +71,47 @@ static __always_inline int reserve(struct counter *counter, struct filter *filte
 		if (i == 15)
 			__sync_fetch_and_add(&counter->held, rules);
 	}
-	batch->reserved = rules;
+	delivery->reserved = rules;
 	__sync_fetch_and_add(&filter->reserved, rules);
 	return 1;
 }
 
 /*
- * Whether a batch may be sent that takes some away before it adds others. It may be told to take away what is gone then, or take it away twice: so the
- * bound may be passed, by twice as much at most, as many as are being carried out at that moment; and then nothing is added before enough was taken
- * away by itself.
+ * Whether a batch may be sent that takes some away before it adds others. What it names may be gone when it is carried out, or named twice. So the
+ * bound may be passed, by twice as much at the most: no more is being added at a moment by such batches, and above the bound nothing is added until
+ * enough was taken away by itself.
  */
-static __always_inline int may_reload(struct counter *counter, struct filter *filter, struct sending *sending, struct batch *batch, __u64 bound)
+static __always_inline int may_reload(struct counter *counter, struct filter *filter, struct delivery *delivery, struct batch *batch, __u64 bound)
 {
 	__s64 there = counted(counter, filter), fewer = batch->fewer, more = batch->rules - batch->gone;
 	__u64 others;
 
 	if (there > (__s64)bound || batch->rules > 2 * bound)
 		return 0;
+	if (there < 0)
+		there = 0;
 	more -= fewer < there ? fewer : there;
-	if (more > 0 && !reserve(counter, filter, sending, more, bound))
+	if (more > 0 && !reserve(counter, filter, delivery, more, bound))
 		return 0;
 	others = __sync_fetch_and_add(&filter->reloading, batch->rules);
 	if (others && others + batch->rules > 2 * bound) {
 		__sync_fetch_and_sub(&filter->reloading, batch->rules);
-		__sync_fetch_and_sub(&counter->held, sending->reserved);
-		__sync_fetch_and_sub(&filter->reserved, sending->reserved);
-		sending->reserved = 0;
+		__sync_fetch_and_sub(&counter->held, delivery->reserved);
+		__sync_fetch_and_sub(&filter->reserved, delivery->reserved);
+		delivery->reserved = 0;
 		return 0;
 	}
-	sending->reloading = batch->rules;
+	delivery->reloading = batch->rules;
 	return 1;
 }
 
-static __always_inline void forget(__u64 task, const struct sending *batch)
+static __always_inline void forget(__u64 task, const struct delivery *delivery)
 {
-	struct sending was = *batch;
+	struct delivery was = *delivery;
 	struct filter *filter = bpf_map_lookup_elem(&filters, &was.slot);
 	struct slot *slot = slot_of_use(was.slot, was.generation);
 
-	bpf_map_delete_elem(&sending, &task);
+	bpf_map_delete_elem(&deliveries, &task);
 	if (slot)
 		__sync_fetch_and_sub(&slot->counters[NUMIPTENT].held, was.reserved);
 	if (!filter)
@@ -108,27 +121,26 @@ static __always_inline void forget(__u64 task, const struct sending *batch)
 	__sync_fetch_and_sub(&filter->batches, 1);
 }
 
-static __always_inline int may_send(struct slot *slot, struct filter *filter, struct sending *sending, struct batch *batch)
+static __always_inline int may_send(struct slot *slot, struct filter *filter, struct delivery *delivery, struct batch *batch)
 {
 	struct counter *counter = &slot->counters[NUMIPTENT];
 	__u64 barrier = counter->barrier, limit = counter->limit, bound = limit < barrier ? limit : barrier;
 
 	if (!batch->rules || bound >= UNLIMITED)
 		return 1;
-	return batch->takes_away ? may_reload(counter, filter, sending, batch, bound) : reserve(counter, filter, sending, batch->rules, bound);
+	return batch->takes_away ? may_reload(counter, filter, delivery, batch, bound) : reserve(counter, filter, delivery, batch->rules, bound);
 }
 
 SEC("lsm/netlink_send")
 int BPF_PROG(vz_filter_send, struct sock *sk, struct sk_buff *skb)
 {
 	__u64 task = bpf_get_current_pid_tgid(), key;
-	struct sending new = {}, *found;
+	struct delivery new = {}, *found;
 	struct batch batch;
 	struct filter *filter;
 	struct charge *charge;
 	struct slot *slot;
 	struct net *net;
-	long failed;
 
 	if (sk->sk_protocol != NETLINK_NETFILTER)
 		return 0;
@@ -146,24 +158,28 @@ int BPF_PROG(vz_filter_send, struct sock *sk, struct sk_buff *skb)
 		charge = charge_of(net, NUMIPTENT, rules_in(net, PRESENT, 0));
 	new.generation = slot->generation;
 	new.rules = batch.rules;
-	failed = bpf_map_update_elem(&sending, &task, &new, BPF_NOEXIST);
-	if (failed) {
-		if (failed != -EEXIST) /* that it is there already, another version of this program has seen to */
-			__sync_fetch_and_add(&slot->uncharged, 1);
+	new.skb = (__u64)skb;
+	found = bpf_map_lookup_elem(&deliveries, &task);
+	if (found && found->skb == new.skb)
+		return 0; /* another version of this program has seen to it */
+	if (found)
+		forget(task, found); /* nobody was called when it was done */
+	if (bpf_map_update_elem(&deliveries, &task, &new, BPF_NOEXIST)) {
+		__sync_fetch_and_add(&slot->uncharged, 1);
 		return 0;
 	}
-	found = bpf_map_lookup_elem(&sending, &task);
+	found = bpf_map_lookup_elem(&deliveries, &task);
 	if (!found)
 		return 0;
 	if (may_send(slot, filter, found, &batch))
 		goto send;
-	/* Nothing that is being carried out is in the way of a new count: there may be fewer. */
-	if (charge && !filter->batches) {
-		count_anew(net, charge);
+	/* There may be fewer by now. */
+	if (charge) {
+		count_anew(net, charge, 0);
 		if (may_send(slot, filter, found, &batch))
 			goto send;
 	}
-	bpf_map_delete_elem(&sending, &task);
+	bpf_map_delete_elem(&deliveries, &task);
 	refuse(slot, NUMIPTENT, batch.rules, slot->counters[NUMIPTENT].limit < slot->counters[NUMIPTENT].barrier);
 	return -ENOMEM;
 send:
@@ -180,7 +196,7 @@ int BPF_PROG(vz_filter_commit, struct net *net)
 {
 	__u64 task = bpf_get_current_pid_tgid(), key = (__u64)net, rules, reserved = 0;
 	struct charge *charge = bpf_map_lookup_elem(&charges, &key);
-	struct sending *batch = bpf_map_lookup_elem(&sending, &task);
+	struct delivery *delivery = bpf_map_lookup_elem(&deliveries, &task);
 	struct filter *filter;
 	struct counter *counter;
 	struct slot *slot;
@@ -190,12 +206,12 @@ int BPF_PROG(vz_filter_commit, struct net *net)
 	filter = charge ? bpf_map_lookup_elem(&filters, &charge->slot) : 0;
 	if (!slot || !filter)
 		return 0;
-	if (batch && batch->slot != charge->slot)
-		batch = 0;
-	rules = rules_in(net, NEXT, charge->amount + (batch ? batch->rules : 0));
-	if (batch) {
-		reserved = batch->reserved;
-		batch->reserved = 0;
+	if (delivery && delivery->slot != charge->slot)
+		delivery = 0;
+	rules = rules_in(net, NEXT, charge->amount + (delivery ? delivery->rules : 0));
+	if (delivery) {
+		reserved = delivery->reserved;
+		delivery->reserved = 0;
 	}
 	counter = &slot->counters[NUMIPTENT];
 	change = rules - __sync_lock_test_and_set(&charge->amount, rules) - reserved;
@@ -216,7 +232,7 @@ int BPF_PROG(vz_filter_failed, struct net *net, struct sk_buff *skb, int said)
 	struct charge *charge = said ? bpf_map_lookup_elem(&charges, &key) : 0;
 
 	if (charge)
-		count_anew(net, charge);
+		count_anew(net, charge, 1);
 	return 0;
 }
 
@@ -224,13 +240,13 @@ SEC("fexit/netlink_sendmsg")
 int BPF_PROG(vz_filter_sent)
 {
 	__u64 task = bpf_get_current_pid_tgid();
-	struct sending *batch;
+	struct delivery *delivery;
 
 	if (of_the_host(current()->cred))
 		return 0;
-	batch = bpf_map_lookup_elem(&sending, &task);
-	if (batch)
-		forget(task, batch);
+	delivery = bpf_map_lookup_elem(&deliveries, &task);
+	if (delivery)
+		forget(task, delivery);
 	return 0;
 }
 
@@ -240,15 +256,13 @@ int BPF_PROG(vz_filter_socket, void *block, unsigned long event, struct netlink_
 {
 	struct net *net = BPF_CORE_READ(notify, net);
 	__u64 key = (__u64)net;
-	struct filter *filter;
 	struct charge *charge;
 
 	if (BPF_CORE_READ(notify, protocol) != NETLINK_NETFILTER)
 		return 0;
 	charge = bpf_map_lookup_elem(&charges, &key);
-	filter = charge ? bpf_map_lookup_elem(&filters, &charge->slot) : 0;
-	if (filter && !filter->batches)
-		count_anew(net, charge);
+	if (charge)
+		count_anew(net, charge, 0);
 	return 0;
 }
 
@@ -267,13 +281,13 @@ int BPF_PROG(vz_filter_exit, struct net *net)
 #define EBT_SO_SET_ENTRIES 128
 #define ENTRY_BYTES 4096	/* of a table of iptables: more than any entry takes on the average, and the least is 152 */
 
-/* What is set, as the system call has it: entries in a table, which says their number itself. That is in user space, and may change yet. */
+/* What is set, as the system call has it. */
 struct setting {
 	__u64 at;
 	__u32 bytes;
 };
 
-/* The first of struct ipt_replace, and of the others. */
+/* What struct ipt_replace and the others begin with. It is in user space, and may change yet. */
 struct replacement {
 	char table[32];
 	__u32 hooks;
@@ -282,20 +296,20 @@ struct replacement {
 
 static __always_inline int find(struct setting *setting)
 {
-	const struct pt_regs *now = registers();
+	const struct pt_regs *call = registers();
 	__u32 arguments[5];
 
-	switch (BPF_CORE_READ(now, orig_ax)) {
+	switch (BPF_CORE_READ(call, orig_ax)) {
 	case SYS_SETSOCKOPT:
-		setting->at = BPF_CORE_READ(now, r10);
-		setting->bytes = BPF_CORE_READ(now, r8);
+		setting->at = BPF_CORE_READ(call, r10);
+		setting->bytes = BPF_CORE_READ(call, r8);
 		return 1;
 	case SYS_SETSOCKOPT_32:
-		setting->at = (__u32)BPF_CORE_READ(now, si);
-		setting->bytes = BPF_CORE_READ(now, di);
+		setting->at = (__u32)BPF_CORE_READ(call, si);
+		setting->bytes = BPF_CORE_READ(call, di);
 		return 1;
 	case SYS_SOCKETCALL_32:
-		if (bpf_probe_read_user(arguments, sizeof(arguments), (void *)(__u64)(__u32)BPF_CORE_READ(now, cx)))
+		if (bpf_probe_read_user(arguments, sizeof(arguments), (void *)(__u64)(__u32)BPF_CORE_READ(call, cx)))
 			return 0;
 		setting->at = arguments[3];
 		setting->bytes = arguments[4];

@@ -264,7 +264,7 @@ static __always_inline void take_away(struct batch *batch, const struct nlmsghdr
 	if (may_be_its_own(batch, &walk.scope))
 		batch->gone = batch->rules;
 	batch->steps -= go(&walk, batch->net, PRESENT, batch->steps);
-	batch->fewer += walk.depth == END ? walk.found : UNLIMITED >> 1;
+	batch->fewer = walk.depth == END ? batch->fewer + walk.found : UNLIMITED >> 1;
 }
 
 static long next_message(__u32 index, struct batch *batch)

@@ -193,7 +193,9 @@ fn a_ruleset_is_had_as_a_whole_or_not_at_all() {
 
     assert_eq!(taker.take("more-anew", 1), (0, libc::ENOMEM), "one goes, two come");
     assert_eq!(taker.take("half-anew", 1), (1, 0), "one chain in place of itself");
-    assert_eq!(row(&container), (50, 101, 4));
+    assert_eq!(taker.take("other-anew", 1), (0, libc::ENOMEM), "what goes is nothing");
+    assert_eq!(taker.take("ruleset-anew", 1), (1, 0), "all tables in place of all");
+    assert_eq!(row(&container), (50, 101, 5));
 
     other.take("size", 1000);
     assert_eq!(other.take("rules-at-once", 1), (1, 0), "a neighbour feels nothing");
@@ -204,6 +206,22 @@ fn a_ruleset_is_had_as_a_whole_or_not_at_all() {
     container.kill();
     assert!(wait_until(Duration::from_secs(10), || container.row(Numiptent).held == 0), "gone with its network");
     assert_eq!(host.uncharged(container.id).unwrap(), 0);
+}
+
+#[test]
+fn rules_that_are_added_at_once_are_together_no_more_than_may_be() {
+    let host = host();
+    if !enforced("rules_that_are_added_at_once_are_together_no_more_than_may_be", &host, Numiptent) {
+        return;
+    }
+    let mut container = Container::new(&host, "at-once");
+    container.bound(Numiptent, 100);
+    // Each in a network namespace of its own: nothing of the kernel's keeps them apart.
+    let mut takers: Vec<_> = (0..4).map(|_| container.taker()).collect();
+    takers.iter_mut().for_each(|taker| taker.tell("rules", 101));
+    let got: u32 = takers.iter_mut().map(|taker| taker.got().0).sum();
+    let row = container.row(Numiptent);
+    assert_eq!((got, row.held, row.maxheld, row.failcnt), (100, 100, 100, 4));
 }
 
 #[test]

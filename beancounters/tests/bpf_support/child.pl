@@ -29,7 +29,7 @@ ioctl($any, 0x8914, $up) && close $any or die "lo: $!";
 my $page = 'x' x 4096;
 sub readable { my ($h, $seconds) = @_; my $bits = ''; vec($bits, fileno $h, 1) = 1; $! = 0; select($bits, undef, undef, $seconds) }
 # nftables, by netlink: a batch that is carried out as a whole. Each rule says nothing, and has a chain of its own.
-use constant { NEWTABLE => 0, NEWCHAIN => 3, DELCHAIN => 5, NEWRULE => 6, DELRULE => 8 };
+use constant { NEWTABLE => 0, DELTABLE => 2, NEWCHAIN => 3, NEWRULE => 6, DELRULE => 8 };
 my ($nftables, $size) = (undef, 1);
 sub attribute { my ($type, $value) = @_; my $length = 4 + length $value; pack('S S', $length, $type) . $value . "\0" x (-$length & 3) }
 sub message {
@@ -72,6 +72,8 @@ my %take = (
     # So many at once as the last `size` said.
     'rules-at-once' => sub { batch(map { new_rule("b$_") } 1 .. $size) },
     'rules-anew' => sub { batch(rule_message(DELRULE, [1, 'vz']), map { new_rule("b$_") } 1 .. $size) },
+    'ruleset-anew' => sub { batch(message(10 << 8 | DELTABLE, 0, 0), rule_message(NEWTABLE, [1, 'vz']), map { new_rule("b$_") } 1 .. $size) },
+    'other-anew' => sub { batch(rule_message(NEWTABLE, [1, 'other']), rule_message(DELRULE, [1, 'other']), new_rule('b1')) },
     'half-anew' => sub { batch(rule_message(DELRULE, [1, 'vz'], [2, 'b1']), new_rule('b1')) },
     'more-anew' => sub { batch(rule_message(DELRULE, [1, 'vz'], [2, 'b1']), map { new_rule("b$_") } 1 .. 2) },
     'rules-in-vain' => sub { batch((map { new_rule("b$_") } 1 .. $size), rule_message(NEWRULE, [1, 'vz'], [2, 'none'])) },
