@@ -50,6 +50,12 @@ static __always_inline struct task_struct *current(void)
 	return (void *)bpf_get_current_task_btf();
 }
 
+/* Of the system call of the running task. */
+static __always_inline const struct pt_regs *registers(void)
+{
+	return (void *)bpf_task_pt_regs(current());
+}
+
 /* Everything in a container is in a user namespace. What is not is the host's own, and is let through at no more than the price of this. */
 static __always_inline int of_the_host(const struct cred *cred)
 {

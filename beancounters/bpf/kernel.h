@@ -39,7 +39,9 @@ enum { BPF_F_NO_PREALLOC = 1 << 0, BPF_F_MMAPABLE = 1 << 10 };
 #define TCP_LISTEN 10
 #define IPPROTO_IP 0
 #define IPPROTO_TCP 6
+#define IPPROTO_IPV6 41
 #define IPPROTO_MPTCP 262
+#define NETLINK_NETFILTER 12
 
 #define SB_KERNMOUNT (1 << 22)
 #define VM_NORESERVE 0x00200000
@@ -177,8 +179,49 @@ struct task_struct {
 	struct signal_struct *signal;
 };
 
+struct net_generic;
+
+struct netns_nftables {
+	__u8 gencursor;
+};
+
 struct net {
 	struct user_namespace *user_ns;
+	struct net_generic *gen;
+	struct netns_nftables nft;
+};
+
+struct list_head {
+	struct list_head *next;
+};
+
+struct nftables_pernet {
+	struct list_head tables;
+};
+
+struct nft_table {
+	struct list_head list; /* the first, here as there */
+	struct list_head chains;
+	__u16 family : 6;
+	__u16 genmask : 2;
+	char *name;
+};
+
+struct nft_chain {
+	struct list_head rules;
+	struct list_head list;
+	__u8 genmask : 2;
+	char *name;
+};
+
+struct nft_rule {
+	struct list_head list; /* the first, here as there */
+	__u64 genmask : 2;
+};
+
+struct netlink_notify {
+	struct net *net;
+	int protocol;
 };
 
 typedef struct {
@@ -246,6 +289,8 @@ struct socket_alloc {
 
 struct pt_regs {
 	unsigned long r10;
+	unsigned long r8;
+	unsigned long cx;
 	unsigned long si;
 	unsigned long di;
 	unsigned long orig_ax;

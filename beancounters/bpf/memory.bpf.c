@@ -98,11 +98,6 @@ static __always_inline enum manner manner_of_the_call(unsigned long number)
 	return SOFT;
 }
 
-static __always_inline const struct pt_regs *registers(void)
-{
-	return (void *)bpf_task_pt_regs(current());
-}
-
 /*
  * What is asked for. For private memory the running task holds the address space to change it; for a shared mapping as well, but then nothing
  * private is asked for. Shared memory comes by an object of a size, or by the page, when something is written.

@@ -35,27 +35,43 @@ const HEADER_BYTES: usize = 16;
 /// # Errors
 /// They are there and can't be counted.
 pub(crate) fn entries(pid: u32) -> Result<Option<u64>, ReadError> {
-    let path = format!("/proc/{pid}/ns/net");
-    let counted = || -> io::Result<u64> {
-        let netns = fs::File::open(&path)?;
+    counted(pid, |netns| {
         // A kernel without a filter is not asked for it: that would load one.
-        let mut sum = if has_nfnetlink(pid)? { rules(&inside(&netns, nfnetlink)?)? } else { 0 };
-        for family in [sys::Family::V4, sys::Family::V6] {
-            let names = tables(pid, family)?;
-            if !names.is_empty() {
-                let socket = inside(&netns, || raw(family))?;
-                for name in names {
-                    sum += u64::from(sys::entries(socket.as_fd(), family, &name)?);
-                }
-            }
-        }
-        Ok(sum)
-    };
-    match counted() {
+        let rules = if has_nfnetlink(pid)? { rules(&inside(netns, nfnetlink)?)? } else { 0 };
+        Ok(rules + in_tables(pid, netns)?)
+    })
+}
+
+/// How many of them are in iptables' own tables.
+///
+/// # Errors
+/// Those of [`entries`].
+pub(crate) fn of_iptables(pid: u32) -> Result<Option<u64>, ReadError> {
+    counted(pid, |netns| in_tables(pid, netns))
+}
+
+/// What `count` counts in the network namespace of a process, if that is there.
+fn counted(pid: u32, count: impl FnOnce(&fs::File) -> io::Result<u64>) -> Result<Option<u64>, ReadError> {
+    let path = format!("/proc/{pid}/ns/net");
+    match fs::File::open(&path).and_then(|netns| count(&netns)) {
         Ok(sum) => Ok(Some(sum)),
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::EACCES | libc::EPERM)) => Ok(None),
         Err(source) => Err(ReadError::Read { path: path.into(), source }),
     }
+}
+
+fn in_tables(pid: u32, netns: &fs::File) -> io::Result<u64> {
+    let mut sum = 0;
+    for family in [sys::Family::V4, sys::Family::V6] {
+        let names = tables(pid, family)?;
+        if !names.is_empty() {
+            let socket = inside(netns, || raw(family))?;
+            for name in names {
+                sum += u64::from(sys::entries(socket.as_fd(), family, &name)?);
+            }
+        }
+    }
+    Ok(sum)
 }
 
 /// Whether there is a kernel's end (port 0) of this protocol in the namespace.

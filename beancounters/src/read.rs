@@ -253,6 +253,13 @@ impl<'a> Reader<'a> {
         {
             row = Counter { held, maxheld: row.maxheld.max(held), ..row };
         }
+        // The programs do not count the tables of iptables.
+        if resource == Resource::Numiptent
+            && let Some(entries) = self.sources.init.map(netfilter::of_iptables).transpose()?.flatten()
+        {
+            let held = row.held + entries;
+            row = Counter { held, maxheld: row.maxheld.max(held), ..row };
+        }
         Ok(Some(row))
     }
 

@@ -8,7 +8,7 @@ mod buffers;
 use std::time::{Duration, Instant};
 
 use beancounters::Resource::{
-    self, Dcachesize, Kmemsize, Lockedpages, Numfile, Numflock, Numothersock, Numpty, Numsiginfo, Numtcpsock,
+    self, Dcachesize, Kmemsize, Lockedpages, Numfile, Numflock, Numiptent, Numothersock, Numpty, Numsiginfo, Numtcpsock,
     Privvmpages, Shmpages,
 };
 use beancounters::Set;
@@ -17,7 +17,7 @@ use bpf_support::{Container, enforced, host};
 use tests::wait::wait_until;
 
 /// What each resource is taken with, how many of it one take is, and what a refusal says.
-const TAKES: [(Resource, &str, u64, i32); 11] = [
+const TAKES: [(Resource, &str, u64, i32); 12] = [
     (Numfile, "files", 1, libc::ENFILE),
     (Numtcpsock, "tcp", 1, libc::ENOBUFS),
     (Numothersock, "unix", 1, libc::ENOBUFS),
@@ -29,6 +29,7 @@ const TAKES: [(Resource, &str, u64, i32); 11] = [
     (Numflock, "ranges", 1, libc::ENOLCK),
     (Lockedpages, "locked-maps", 1, libc::EAGAIN),
     (Lockedpages, "locked-segments", 1, libc::ENOMEM),
+    (Numiptent, "rules", 1, libc::ENOMEM),
 ];
 
 #[test]
@@ -146,6 +147,111 @@ fn a_lock_is_split_merged_changed_waited_for_and_handed_on() {
     assert!(wait_until(Duration::from_secs(10), || container.row(Numflock).held == 0));
     let row = container.row(Numflock);
     assert_eq!((row.maxheld, row.failcnt), (4, 0));
+}
+
+#[test]
+fn a_ruleset_is_had_as_a_whole_or_not_at_all() {
+    let host = host();
+    if !enforced("a_ruleset_is_had_as_a_whole_or_not_at_all", &host, Numiptent) {
+        return;
+    }
+    let (mut container, mut neighbour) = (Container::new(&host, "ruleset"), Container::new(&host, "ruleset-beside"));
+    let (mut taker, mut other) = (container.taker(), neighbour.taker());
+    let row = |container: &Container<'_>| {
+        let row = container.row(Numiptent);
+        (row.held, row.maxheld, row.failcnt)
+    };
+    container.bound(Numiptent, 100);
+    taker.take("size", 101);
+    assert_eq!(taker.take("rules-at-once", 1), (0, libc::ENOMEM));
+    assert_eq!(row(&container), (0, 0, 1), "none of them is there");
+    taker.take("size", 60);
+    assert_eq!(taker.take("rules-in-vain", 3), (0, libc::ENOENT), "the kernel does not take it");
+    assert_eq!(row(&container), (0, 0, 1), "what was held for it is given back");
+    taker.take("size", 100);
+    assert_eq!(taker.take("rules-at-once", 1), (1, 0));
+    assert_eq!(row(&container), (100, 100, 1), "held equal to the barrier is allowed");
+    for _ in 0..3 {
+        assert_eq!(taker.take("rules-anew", 1), (1, 0), "all in place of all");
+    }
+    assert_eq!(taker.take("rules", 1), (0, libc::ENOMEM));
+    assert_eq!(row(&container), (100, 100, 2));
+    taker.take("size", 101);
+    assert_eq!(taker.take("rules-anew", 1), (0, libc::ENOMEM));
+    assert_eq!(row(&container), (100, 100, 3), "the old ones are still there");
+    let told = host.refusals(container.id).unwrap();
+    assert_eq!((told[0].resource, told[0].wanted, told[0].pid), (Numiptent, 101, taker.pid));
+
+    container.bound(Numiptent, 101);
+    assert_eq!(taker.take("rules-anew", 1), (1, 0), "raised while it runs");
+    assert_eq!(row(&container), (101, 101, 3));
+    container.bound(Numiptent, 50);
+    assert_eq!(taker.take("no-rules", 1), (1, 0), "more than may be, and all may go");
+    assert_eq!(row(&container), (0, 101, 3));
+    taker.take("size", 50);
+    assert_eq!(taker.take("rules-at-once", 1), (1, 0));
+
+    assert_eq!(taker.take("more-anew", 1), (0, libc::ENOMEM), "one goes, two come");
+    assert_eq!(taker.take("half-anew", 1), (1, 0), "one chain in place of itself");
+    assert_eq!(taker.take("other-anew", 1), (0, libc::ENOMEM), "what goes is nothing");
+    assert_eq!(taker.take("ruleset-anew", 1), (1, 0), "all tables in place of all");
+    assert_eq!(row(&container), (50, 101, 5));
+
+    other.take("size", 1000);
+    assert_eq!(other.take("rules-at-once", 1), (1, 0), "a neighbour feels nothing");
+    assert_eq!(row(&neighbour), (1000, 1000, 0));
+    assert_eq!(other.take("rules", 1), (1, 0));
+    other.drop_all();
+    assert_eq!(row(&neighbour), (1000, 1001, 0));
+    container.kill();
+    assert!(wait_until(Duration::from_secs(10), || container.row(Numiptent).held == 0), "gone with its network");
+    assert_eq!(host.uncharged(container.id).unwrap(), 0);
+}
+
+#[test]
+fn rules_that_are_added_at_once_are_together_no_more_than_may_be() {
+    let host = host();
+    if !enforced("rules_that_are_added_at_once_are_together_no_more_than_may_be", &host, Numiptent) {
+        return;
+    }
+    let mut container = Container::new(&host, "at-once");
+    container.bound(Numiptent, 100);
+    // Each in a network namespace of its own: nothing of the kernel's keeps them apart.
+    let mut takers: Vec<_> = (0..4).map(|_| container.taker()).collect();
+    takers.iter_mut().for_each(|taker| taker.tell("rules", 101));
+    let got: u32 = takers.iter_mut().map(|taker| taker.got().0).sum();
+    let row = container.row(Numiptent);
+    assert_eq!((got, row.held, row.maxheld, row.failcnt), (100, 100, 100, 4));
+}
+
+#[test]
+fn a_table_of_iptables_has_no_more_entries_than_may_be() {
+    const TEST: &str = "a_table_of_iptables_has_no_more_entries_than_may_be";
+    let host = host();
+    if !enforced(TEST, &host, Numiptent) {
+        return;
+    }
+    let mut container = Container::new(&host, "table");
+    let mut taker = container.taker();
+    taker.take("size", 50);
+    let first = taker.take("table", 1);
+    if [libc::ENOPROTOOPT, libc::ENOENT].contains(&first.1) {
+        tests::skips::skip(TEST, "this kernel has no iptables of its own");
+        return;
+    }
+    assert_eq!(first, (1, 0));
+    container.bound(Numiptent, 50);
+    assert_eq!(taker.take("table", 1), (1, 0), "as many in place of as many");
+    taker.take("size", 51);
+    assert_eq!(taker.take("table", 1), (0, libc::ENOMEM));
+    assert_eq!(container.row(Numiptent).failcnt, 1);
+    assert_eq!(taker.take("rules", 1), (1, 0), "the table is not counted");
+    taker.take("size", 50);
+    assert_eq!(taker.take("table", 1), (0, libc::ENOMEM), "but the rules are");
+    let told = host.refusals(container.id).unwrap();
+    assert_eq!((told[0].resource, told[0].wanted, told[0].pid), (Numiptent, 51, taker.pid));
+    container.bound(Numiptent, 51);
+    assert_eq!(taker.take("table", 1), (1, 0));
 }
 
 #[test]

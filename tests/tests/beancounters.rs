@@ -313,6 +313,12 @@ fn the_kernel_refuses_more_locked_memory_than_lockedpages_of_all_processes_toget
 }
 
 #[test]
+fn the_kernel_refuses_more_rules_of_the_packet_filter_than_numiptent() {
+    let test = "the_kernel_refuses_more_rules_of_the_packet_filter_than_numiptent";
+    refused_by_the_kernel(test, "rule", "numiptent", 1, "ENOMEM");
+}
+
+#[test]
 fn the_kernel_refuses_signals_beyond_numsiginfo_and_counts_it() {
     let test = "the_kernel_refuses_signals_beyond_numsiginfo_and_counts_it";
     let Some(node) = enforcing(test, "numsiginfo") else { return };

@@ -20,6 +20,7 @@
 //! | kmemsize | pages of kernel memory, as the memory cgroup counts them | ENOMEM for a new task, file, socket, inode or IPC object | when the kernel frees them |
 //! | dcachesize | the kernel's own sum of memory it could give back, made every two seconds | ENOMEM for a new inode, at the limit | when it is |
 //! | shmpages | System V and shared anonymous memory with its size, tmpfs and memfd with what is in them | ENOMEM; in tmpfs ENOSPC | when it is removed |
+//! | numiptent | rules of nftables, in all network namespaces that it made; entries of iptables' tables are not counted | ENOMEM, for a batch or a table as a whole | when they are deleted, or their namespace goes |
 //!
 //! privvmpages is of processes: one that was moved into the cgroup counts from its next such call on. `vmguarpages` is what is not refused.
 //!

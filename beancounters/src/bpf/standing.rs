@@ -135,6 +135,11 @@ pub const RESOURCES: &[Counting] = &[
     },
     Counting { resource: Resource::Dcachesize, counted_by: &["vz_dcache_count"], refused_by: &["vz_kmem_inode"] },
     Counting { resource: Resource::Numfile, counted_by: &["vz_file_alloc", "vz_file_free"], refused_by: &[] },
+    Counting {
+        resource: Resource::Numiptent,
+        counted_by: &["vz_filter_commit", "vz_filter_failed", "vz_filter_socket", "vz_filter_exit"],
+        refused_by: &["vz_filter_send", "vz_filter_sent", "vz_filter_table"],
+    },
 ];
 
 const TCP_BUFFERS: &[&str] = &[
@@ -233,6 +238,7 @@ mod tests {
             include_str!("../../bpf/lock.bpf.c"),
             include_str!("../../bpf/signal.bpf.c"),
             include_str!("../../bpf/buffer.bpf.c"),
+            include_str!("../../bpf/filter.bpf.c"),
         ]
         .concat();
         for program in RESOURCES.iter().flat_map(|counting| counting.counted_by.iter().chain(counting.refused_by)) {

@@ -28,7 +28,56 @@ socket(my $any, PF_INET, SOCK_DGRAM, 0);
 ioctl($any, 0x8914, $up) && close $any or die "lo: $!";
 my $page = 'x' x 4096;
 sub readable { my ($h, $seconds) = @_; my $bits = ''; vec($bits, fileno $h, 1) = 1; $! = 0; select($bits, undef, undef, $seconds) }
+# nftables, by netlink: a batch that is carried out as a whole. Each rule says nothing, and has a chain of its own.
+use constant { NEWTABLE => 0, DELTABLE => 2, NEWCHAIN => 3, NEWRULE => 6, DELRULE => 8 };
+my ($nftables, $size) = (undef, 1);
+sub attribute { my ($type, $value) = @_; my $length = 4 + length $value; pack('S S', $length, $type) . $value . "\0" x (-$length & 3) }
+sub message {
+    my ($type, $family, $subsystem, @names) = @_;
+    my $body = pack('C C n', $family, 0, $subsystem) . join '', @names;
+    pack('L S S L L', 16 + length $body, $type, 0xc05, 1, 0) . $body
+}
+sub rule_message { my ($type, @names) = @_; message(10 << 8 | $type, PF_INET, 0, map { attribute($_->[0], "$_->[1]\0") } @names) }
+sub new_rule { my $chain = shift; rule_message(NEWCHAIN, [1, 'vz'], [3, $chain]), rule_message(NEWRULE, [1, 'vz'], [2, $chain]) }
+sub batch {
+    $nftables // socket($nftables, 16, SOCK_RAW, 12) or die "netlink: $!";
+    my $batch = join '', message(16, 0, 10), rule_message(NEWTABLE, [1, 'vz']), @_, message(17, 0, 10);
+    $! = 0;
+    return undef unless send($nftables, $batch, 0);
+    while (defined recv($nftables, my $answer, 65536, MSG_DONTWAIT)) {
+        my ($type, $error) = unpack 'x4 S x10 l', $answer;
+        if ($type == 2 && $error) { $! = -$error; return undef }
+    }
+    0
+}
+# A table of iptables' own, of policies, an end, and rules that accept everything.
+my ($table, $entries) = (undef, 4);
+sub table {
+    my $new = shift;
+    $table // socket($table, PF_INET, SOCK_RAW, 255) or die "raw: $!";
+    my $accept = "\0" x 84 . pack('L S S L x16 S a29 C l x4', 0, 112, 152, 0, 40, '', 0, -2);
+    my $end = "\0" x 84 . pack('L S S L x16 S a29 C a30 x2', 0, 112, 176, 0, 64, 'ERROR', 0, 'ERROR');
+    my $blob = $accept x ($new - 1) . $end;
+    my @hooks = map { 152 * $_ } 0, 0, $new - 3, $new - 2, 0;
+    my @policies = map { 152 * $_ } 0, $new - 4, $new - 3, $new - 2, 0;
+    my $counters = "\0" x (16 * $entries);
+    my $set = pack('a32 L L L L5 L5 L P', 'filter', 0xe, $new, length $blob, @hooks, @policies, $entries, $counters) . $blob;
+    setsockopt($table, 0, 64, $set) or return undef;
+    $entries = $new;
+    0
+}
 my %take = (
+    table => sub { table($size) },
+    rules => sub { my $chain = 'c' . $number++; defined batch(new_rule($chain)) ? bless \$chain, 'Rule' : undef },
+    # So many at once as the last `size` said.
+    'rules-at-once' => sub { batch(map { new_rule("b$_") } 1 .. $size) },
+    'rules-anew' => sub { batch(rule_message(DELRULE, [1, 'vz']), map { new_rule("b$_") } 1 .. $size) },
+    'ruleset-anew' => sub { batch(message(10 << 8 | DELTABLE, 0, 0), rule_message(NEWTABLE, [1, 'vz']), map { new_rule("b$_") } 1 .. $size) },
+    'other-anew' => sub { batch(rule_message(NEWTABLE, [1, 'other']), rule_message(DELRULE, [1, 'other']), new_rule('b1')) },
+    'half-anew' => sub { batch(rule_message(DELRULE, [1, 'vz'], [2, 'b1']), new_rule('b1')) },
+    'more-anew' => sub { batch(rule_message(DELRULE, [1, 'vz'], [2, 'b1']), map { new_rule("b$_") } 1 .. 2) },
+    'rules-in-vain' => sub { batch((map { new_rule("b$_") } 1 .. $size), rule_message(NEWRULE, [1, 'vz'], [2, 'none'])) },
+    'no-rules' => sub { batch(rule_message(DELRULE, [1, 'vz'])) },
     files => sub { my $h; open($h, '<', '/dev/null') ? $h : undef },
     tcp   => sub { my $h; socket($h, PF_INET, SOCK_STREAM, 0) ? $h : undef },
     unix  => sub { my $h; socket($h, PF_UNIX, SOCK_STREAM, 0) ? $h : undef },
@@ -94,12 +143,14 @@ my %take = (
     fork  => sub { my $pid = fork; return undef unless defined $pid; unless ($pid) { sleep 1000; exit } $pid },
 );
 sub Range::DESTROY { range(F_SETLK, $ranges, F_UNLCK, ${$_[0]}, 1) }
+sub Rule::DESTROY { batch(rule_message(DELRULE, [1, 'vz'], [2, ${$_[0]}])) // warn "delete: $!" }
 sub Page::DESTROY { syscall(11, ${$_[0]}, 4096) }
 sub LockedSegment::DESTROY { syscall(67, ${$_[0]}) }
 print "ready\n";
 while (my $line = <STDIN>) {
     my ($what, $count) = split ' ', $line;
     if ($what eq 'drop') { @kept = (); ($writer, $reader) = (); print "0 0\n"; next }
+    if ($what eq 'size') { $size = $count; print "0 0\n"; next }
     my ($got, $error) = (0, 0);
     while ($got < $count) {
         my $thing = $take{$what}->();

@@ -130,8 +130,13 @@ impl Taker {
     /// How many of `count` it got, and the error that ended it.
     pub(crate) fn take(&mut self, what: &str, count: u32) -> (u32, i32) {
         self.tell(what, count);
+        self.got()
+    }
+
+    /// What came of what it was told.
+    pub(crate) fn got(&mut self) -> (u32, i32) {
         let line = self.line();
-        let (got, error) = line.split_once(' ').unwrap_or_else(|| panic!("{what} {count}: the child said {line:?}"));
+        let (got, error) = line.split_once(' ').unwrap_or_else(|| panic!("the child said {line:?}"));
         (got.parse().expect("a number"), error.parse().expect("a number"))
     }
 

@@ -75,6 +75,9 @@ fn refusal(resource: Resource) -> &'static str {
         Resource::Tcpsndbuf => {
             "writing fails with ENOBUFS at the barrier; a write once begun may go on into its socket's buffer"
         }
+        Resource::Numiptent => {
+            "a batch of nftables' rules, or a table of iptables, fails with ENOMEM as a whole at the barrier; one that replaces others may pass it"
+        }
         Resource::Dgramrcvbuf => {
             "datagrams that come at the barrier are dropped; packet sockets only count, each up to its own buffer"
         }

@@ -3,6 +3,7 @@
 //! A program of its own, because libbpf and libelf take longer to link than `vzctl` to run.
 
 mod load;
+mod nftables;
 mod pins;
 
 use std::error::Error;
@@ -37,6 +38,10 @@ fn run() -> Result<(), Box<dyn Error>> {
     pins::clear(&own)?; // somebody was killed
     let maps = pins::make(&directory.join("maps"))?;
     let links = pins::make(&own)?;
+    if let Err(error) = nftables::ensure() {
+        // The report then says what is missing for which resource.
+        eprintln!("vzubc-load: no nftables: {error}");
+    }
     let report = load::all(&maps, &links)?;
     load::count(&maps)?;
     load::publish(&report, &own.join("report"))?;
