@@ -125,10 +125,9 @@ fn kernel_bounds(kernel: u64, most: u64) -> Set {
     // More than 64 KiB for each socket would be memory that programs lack.
     let buffer = (kernel.saturating_sub(limit) / 4).min(TCP_BYTES * processes);
     let room = ROOM_BYTES_PER_SOCKET * processes;
-    let buffers = |resource, least: u64| {
-        let limit = buffer.max(least + room);
-        Bound::new(resource, limit - room, limit)
-    };
+    let most_of = |least: u64| buffer.max(least + room);
+    let buffers = |resource, least: u64| Bound::new(resource, most_of(least) - room, most_of(least));
+    let left = kernel.saturating_sub(limit + 2 * most_of(TCP_BYTES) + most_of(OTHER_BYTES));
     [
         both(Resource::Numproc, processes),
         both(Resource::Avnumproc, average),
@@ -142,7 +141,7 @@ fn kernel_bounds(kernel: u64, most: u64) -> Set {
         buffers(Resource::Tcpsndbuf, TCP_BYTES),
         buffers(Resource::Tcprcvbuf, TCP_BYTES),
         buffers(Resource::Othersockbuf, OTHER_BYTES),
-        both(Resource::Dgramrcvbuf, buffer.max(OTHER_BYTES)),
+        both(Resource::Dgramrcvbuf, left.clamp(OTHER_BYTES, buffer.max(OTHER_BYTES))),
     ]
     .into_iter()
     .collect()
@@ -208,6 +207,13 @@ mod tests {
         assert_eq!(node(512, 1024).split(160), Err(TooMany { asked: 160, most: 159 }));
         assert_eq!(node(512, 1024).split(0), Err(TooMany { asked: 0, most: 159 }));
         assert_eq!(node(512, 0).split_simply(1000), Err(TooMany { asked: 1000, most: node(512, 0).most() }));
+    }
+
+    #[test]
+    fn where_sockets_have_the_least_that_makes_sense_datagrams_have_what_is_left() {
+        let set = node(97, 112).split(1).expect("room for one");
+        let kernel: u64 = KERNEL_MEMORY.into_iter().filter_map(|r| set.get(r)).map(|b| b.limit().count()).sum();
+        assert!(kernel <= (97 << 20) / 10 * 4, "{kernel}");
     }
 
     proptest! {

@@ -8,8 +8,8 @@ mod buffers;
 use std::time::{Duration, Instant};
 
 use beancounters::Resource::{
-    self, Dcachesize, Kmemsize, Lockedpages, Numfile, Numflock, Numiptent, Numothersock, Numpty, Numsiginfo, Numtcpsock,
-    Privvmpages, Shmpages,
+    self, Dcachesize, Kmemsize, Lockedpages, Numfile, Numflock, Numiptent, Numothersock, Numpty, Numsiginfo,
+    Numtcpsock, Privvmpages, Shmpages,
 };
 use beancounters::Set;
 use beancounters::bpf::{Error, RESOURCES, Standing};

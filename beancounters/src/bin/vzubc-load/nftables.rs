@@ -15,8 +15,7 @@ const NLM_F_REQUEST_ACK: u16 = 5;
 /// # Errors
 /// This kernel has no netfilter; without nftables it answers, with an error.
 pub(crate) fn ensure() -> io::Result<()> {
-    let socket =
-        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))?;
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))?;
     let mut request = [0u8; LENGTH as usize];
     request[..4].copy_from_slice(&LENGTH.to_ne_bytes());
     request[4..6].copy_from_slice(&NFT_MSG_GETGEN.to_ne_bytes());
