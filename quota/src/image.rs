@@ -88,6 +88,15 @@ pub enum Error {
         /// The size asked for, `unlimited` being a very large one.
         asked_bytes: u64,
     },
+    /// The limits of users of an image could not be written down beside it, or not be read.
+    #[error("the limits of users and groups in {}", path.display())]
+    Kept {
+        /// The text.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// There is no ext4 in the file.
     #[error("{} has no ext4 file system", .0.display())]
     NotExt4(PathBuf),

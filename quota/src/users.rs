@@ -14,7 +14,10 @@ use crate::loopdev::Image;
 use crate::project::{Status, status};
 use crate::quotactl::{Call, Kind, LARGEST_BYTES};
 use crate::sys::{self, Dqblk, Dqinfo};
+
 use crate::{Limit, SoftHard};
+
+mod kept;
 
 /// The quotas of users and groups of one mounted file system.
 #[derive(Debug, Clone)]
@@ -169,12 +172,24 @@ pub fn add(file: &Path) -> Result<Prepared, Error> {
     change(file, true, &["-O", "quota", "-Q", "usrquota,grpquota"])
 }
 
-/// Takes them away, with all limits: a kernel that has none does not mount such an image.
+/// Takes them away: a kernel that has none does not mount such an image. The limits are written down beside the image, for [`restore`].
 ///
 /// # Errors
-/// As [`add`].
+/// As [`add`]; what kept the limits from being written, and then nothing is taken away.
 pub fn take_away(file: &Path) -> Result<Prepared, Error> {
     change(file, false, &["-O", "^quota"])
+}
+
+/// Sets the limits again that [`take_away`] wrote down, in the mounted file system of an image. Where there are none written down, nothing is
+/// done.
+///
+/// # Errors
+/// [`CallError`]; what was written can't be read.
+pub fn restore(file: &Path, users: &Users) -> Result<(), Error> {
+    for (kind, id, space_kib, inodes) in kept::read(file)? {
+        users.set_limits(kind, id, space_kib, inodes)?;
+    }
+    kept::forget(file)
 }
 
 /// Whether an image has them.
@@ -191,6 +206,9 @@ fn change(file: &Path, wanted: bool, arguments: &[&str]) -> Result<Prepared, Err
         return Ok(Prepared::Unchanged);
     }
     image::replay_journal(&image)?;
+    if !wanted {
+        kept::write(file)?;
+    }
     let mut tune2fs = image::program("tune2fs");
     tune2fs.args(arguments).arg(file);
     match image::run("tune2fs", &mut tune2fs)? {

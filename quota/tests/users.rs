@@ -135,6 +135,29 @@ fn what_was_there_before_is_counted_and_what_is_taken_away_is_gone() {
 }
 
 #[test]
+fn limits_outlive_a_host_that_can_not_keep_them() {
+    let Some(area) = Area::new("limits_outlive_a_host_that_can_not_keep_them") else { return };
+    let inodes = SoftHard { soft: Limit::Of(50), hard: Limit::Of(70) };
+    area.users().set_limits(Kind::User, SOMEBODY, hard(2048), inodes).unwrap();
+    area.users().set_limits(Kind::Group, 7, hard(4096), SoftHard::UNLIMITED).unwrap();
+    let Area { directory, device, mount } = area;
+    drop((device, mount));
+    let file = directory.path().join("ct.img");
+    assert_eq!(users::take_away(&file).unwrap(), Prepared::Changed);
+    assert_eq!(users::add(&file).unwrap(), Prepared::Changed);
+    let again = Area::mounted(directory);
+    assert!(!again.users().status(Kind::User, SOMEBODY).unwrap().is_limited());
+    users::restore(&file, &again.users()).unwrap();
+    let his = again.users().status(Kind::User, SOMEBODY).unwrap();
+    assert_eq!((his.space_kib, his.inodes), (hard(2048), inodes));
+    assert_eq!(again.users().status(Kind::Group, 7).unwrap().space_kib, hard(4096));
+    // Once: what is changed from now on is not undone by the next start.
+    again.users().set_limits(Kind::Group, 7, SoftHard::UNLIMITED, SoftHard::UNLIMITED).unwrap();
+    users::restore(&file, &again.users()).unwrap();
+    assert!(!again.users().status(Kind::Group, 7).unwrap().is_limited());
+}
+
+#[test]
 fn any_call_is_passed_on_and_answered() {
     let Some(area) = Area::new("any_call_is_passed_on_and_answered") else { return };
     // Every command there is and some that are not, with all that a structure can be filled with at once.

@@ -210,10 +210,9 @@ fn private_area(plan: &RootPlan) -> Result<OwnedFd, RootError> {
                 Some(Err(e)) => return Err(DiskError::from(e).into()),
             }
             let limits_users = plan.user_quota.is_some() && have_user_quota(file)?;
-            let device = quota::image::attach(file).map_err(DiskError::from)?;
             let freed = if *keeps_space { quota::image::Freed::Kept } else { quota::image::Freed::Discarded };
             let options = quota::image::Options { freed, limits_users };
-            let area = quota::image::mount_with(&device, options).map_err(DiskError::from)?;
+            let (device, area) = mount_image(file, options)?;
             if let (Layers::InImage, Some(quota::image::Size::Image(bytes))) = (&plan.layers, size) {
                 match quota::image::hold_to(&device, &area, *bytes) {
                     // Who has made the limit smaller behind our back gets a container that starts.
@@ -231,6 +230,35 @@ fn private_area(plan: &RootPlan) -> Result<OwnedFd, RootError> {
         Disk::Unbounded => clone_tree(&plan.private)?,
     };
     Ok(area)
+}
+
+/// Attaches and mounts an image. One with quotas of users and groups, on a host whose kernel has none: the limits are written down beside it, and
+/// set again on a host that can.
+fn mount_image(file: &Path, options: quota::image::Options) -> Result<(quota::image::Loop, OwnedFd), DiskError> {
+    use quota::{image, users};
+    let device = image::attach(file)?;
+    match image::mount_with(&device, options) {
+        Ok(area) => {
+            if options.limits_users {
+                users::restore(file, &users::Users::on(device.number()))?;
+            }
+            Ok((device, area))
+        }
+        Err(e @ image::Error::Mount { .. } | e @ image::Error::Call(_)) if users::has(file)? => {
+            let Err(missing) = users::support()? else { return Err(e.into()) };
+            tracing::warn!("Warning: no quotas of users and groups inside: {missing}");
+            drop(device);
+            // The kernel lets go of the device a moment after its last user.
+            let until = std::time::Instant::now() + std::time::Duration::from_secs(2);
+            while users::take_away(file)? == users::Prepared::Unchanged && std::time::Instant::now() < until {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            let device = image::attach(file)?;
+            let area = image::mount_with(&device, image::Options { limits_users: false, ..options })?;
+            Ok((device, area))
+        }
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Sees to it that an image has quotas of users and groups. Where the kernel has none, the container does without.
