@@ -262,7 +262,6 @@ fn make_private(context: &Context, container: &Subject) -> Result<(), Failure> {
     bound(context, container, &temp).map_err(|e| match e {
         Bounding::Failure(f) => f,
         Bounding::Image(e) => cannot(&e),
-        Bounding::Project(e) => cannot(&e),
     })?;
     let sync_parent = || std::fs::File::open(private.parent().unwrap_or(Path::new("/")))?.sync_all();
     // An empty directory in its place is what rename(2) replaces.
@@ -272,7 +271,6 @@ fn make_private(context: &Context, container: &Subject) -> Result<(), Failure> {
 enum Bounding {
     Failure(Failure),
     Image(image::Error),
-    Project(quota::project::Error),
 }
 
 fn bound(context: &Context, container: &Subject, area: &Path) -> Result<(), Bounding> {
@@ -286,9 +284,8 @@ fn bound(context: &Context, container: &Subject, area: &Path) -> Result<(), Boun
         };
         return image::create(&decide::image_file(area), Size::Usable(space_kib), inodes).map_err(Bounding::Image);
     }
-    if let Some(id) = decide::project_id(container).filter(|_| decide::wants_quota(&context.node, container)) {
-        let project = quota::project::Project::open(area, id).map_err(Bounding::Project)?;
-        project.assign().map_err(Bounding::Project)?;
+    if decide::wants_quota(&context.node, container) {
+        decide::own_area(&context.node, area).map_err(Bounding::Failure)?;
     }
     Ok(())
 }
