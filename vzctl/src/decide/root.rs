@@ -50,10 +50,19 @@ pub fn wants_quota(node: &Node, container: &Subject) -> bool {
 /// 61: it can't be made one.
 pub fn own_project(node: &Node, container: &Subject) -> Result<Option<Project>, Failure> {
     let private = &container.ve_private;
-    if !private.is_dir() || !is_bounded_by_project(node, container)? {
+    if !private.is_dir() || is_image(container) || !wants_quota(node, container) {
         return Ok(None);
     }
-    own_area(node, private).map(Some)
+    match support(private)? {
+        Support::Available => own_area(node, private).map(Some),
+        Support::Missing { reason } => {
+            // It was bounded once: a container that runs unbounded is better than one that does not run, but not in silence.
+            if let Ok(Some(_)) = owned::of(private) {
+                tracing::warn!("Warning: the disk limits are not in force: {reason}");
+            }
+            Ok(None)
+        }
+    }
 }
 
 /// The same of a directory that is to become one.

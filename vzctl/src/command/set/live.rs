@@ -349,8 +349,23 @@ pub(super) fn resize(node: &Node, container: &Subject, saved: bool) -> Result<()
         return Ok(());
     }
     match quota::owned::of(&container.ve_private).map_err(|e| fail(&e))? {
-        Some(project) => project.set_limits(&limits).map_err(|e| fail(&e)),
+        Some(project) => {
+            project.set_limits(&limits).map_err(|e| fail(&e))?;
+            warn_of_use(&project.status().map_err(|e| fail(&e))?);
+            Ok(())
+        }
         // One that was not started since it was brought here: its start gives it an id, and the limits.
         None => Ok(()),
+    }
+}
+
+/// A limit below what is used is in force: the container can only delete.
+fn warn_of_use(status: &quota::project::Status) {
+    for (what, used, hard) in
+        [("KiB", status.space_used_kib, status.space_kib.hard), ("inodes", status.inodes_used, status.inodes.hard)]
+    {
+        if Limit::Of(used) > hard {
+            tracing::warn!("Warning: the container uses {used} {what} and may have {hard}: it can only delete");
+        }
     }
 }
