@@ -2,6 +2,7 @@
 //!
 //! * [`limits`] – `DISKSPACE`, `DISKINODES` and `QUOTATIME` as types, their spellings, and the limits that follow from them. No effects.
 //! * [`project`] – project quota of ext4 and xfs: a limit on a directory tree of a shared file system.
+//! * [`owned`] – which project a private area is, and a free number for a new one.
 //! * [`image`] – a file system of the container's own, in a file, on a loop device. For the `ploop` layout, and for `simfs` where the
 //!   host's kernel or file system has no project quota: the size of the image is then the limit.
 //! * [`users`] – the second level: quotas of users and groups inside an area that is a file system of its own.
@@ -17,6 +18,7 @@ mod geometry;
 pub mod image;
 pub mod limits;
 mod loopdev;
+pub mod owned;
 pub mod project;
 pub mod quotactl;
 mod superblock;

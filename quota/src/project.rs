@@ -37,6 +37,14 @@ pub enum Error {
     /// A directory was moved by somebody else while its tree was given a project id.
     #[error("the tree below {} changed while it was given a project id", .0.display())]
     TreeChanged(PathBuf),
+    /// Every id that may be given is used.
+    #[error("each project id from {first} to {last} is used on this file system already")]
+    NoFreeId {
+        /// The first one.
+        first: u32,
+        /// The last one.
+        last: u32,
+    },
 }
 
 /// Whether directories of a file system can be limited.
@@ -126,7 +134,7 @@ impl Status {
 pub struct Project {
     directory: OwnedFd,
     path: PathBuf,
-    id: u32,
+    id: NonZeroU32,
 }
 
 impl Project {
@@ -135,19 +143,36 @@ impl Project {
     /// # Errors
     /// [`Error::Call`].
     pub fn open(directory: &Path, id: NonZeroU32) -> Result<Project, Error> {
-        Ok(Project { directory: open_directory(directory)?, path: directory.to_owned(), id: id.get() })
+        Ok(Project { directory: open_directory(directory)?, path: directory.to_owned(), id })
+    }
+
+    pub(crate) fn with(directory: OwnedFd, path: &Path, id: NonZeroU32) -> Project {
+        Project { directory, path: path.to_owned(), id }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> NonZeroU32 {
+        self.id
     }
 
     /// Gives the directory, and all that is in it, the project id, to be inherited by what is made there later.
     ///
     /// To be called before the container starts: what is moved about meanwhile could be missed. Other file systems mounted in the tree
-    /// are left out, and so are symbolic links, devices, sockets and pipes that exist already: they cannot be opened without effects
-    /// (file_setattr(2) of Linux 6.17 could). Each counts as one inode less.
+    /// are left out. Symbolic links, devices, sockets and pipes that exist already cannot be opened without effects: where the kernel and the
+    /// file system have file_setattr(2) for them (Linux 6.17, xfs) they are given the id too, elsewhere each counts as one inode less.
+    ///
+    /// What makes new files inherit comes last to the directory itself: it says that the tree is done ([`crate::owned`]).
     ///
     /// # Errors
     /// [`Error::Call`]; [`Error::TreeChanged`].
     pub fn assign(&self) -> Result<(), Error> {
-        tree::assign(&self.directory, &self.path, self.id)
+        tree::assign(&self.directory, &self.path, self.id.get())
+    }
+
+    /// Gives the id to the directory alone.
+    pub(crate) fn mark_root(&self) -> Result<(), Error> {
+        tree::mark_unfinished(&self.directory, &self.path, self.id.get())
     }
 
     /// Sets the limits, at once for all that is running.
@@ -178,7 +203,7 @@ impl Project {
     /// # Errors
     /// [`Error::Call`].
     pub fn status(&self) -> Result<Status, Error> {
-        match sys::project_quota(self.directory.as_fd(), self.id) {
+        match sys::project_quota(self.directory.as_fd(), self.id.get()) {
             Ok(record) => Ok(status(&record)),
             // xfs has no record of a project that never had an inode or a limit.
             Err(Errno::NOENT) => Ok(status(&Dqblk::default())),
@@ -207,7 +232,7 @@ impl Project {
     }
 
     fn set(&self, record: Dqblk) -> Result<(), Error> {
-        sys::set_project_quota(self.directory.as_fd(), self.id, record).called(|| self.call("Q_SETQUOTA"))?;
+        sys::set_project_quota(self.directory.as_fd(), self.id.get(), record).called(|| self.call("Q_SETQUOTA"))?;
         Ok(())
     }
 
@@ -216,7 +241,7 @@ impl Project {
     }
 }
 
-fn open_directory(path: &Path) -> Result<OwnedFd, CallError> {
+pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd, CallError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty()).called(|| format!("open({}, O_DIRECTORY|O_NOFOLLOW)", path.display()))
 }

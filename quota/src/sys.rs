@@ -109,6 +109,26 @@ pub(crate) struct Dqblk {
     pub(crate) valid: u32,
 }
 
+/// `struct if_nextdqblk`: the id is where [`Dqblk`] ends with padding.
+#[repr(C)]
+#[derive(Default, Clone, Copy)]
+struct NextDqblk {
+    record: [u64; 8],
+    valid: u32,
+    id: u32,
+}
+
+/// `struct file_attr` of Linux 6.17.
+#[repr(C)]
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+struct FileAttr {
+    xflags: u64,
+    extent_size: u32,
+    extents: u32,
+    project_id: u32,
+    cow_extent_size: u32,
+}
+
 /// `struct if_dqinfo`.
 #[repr(C)]
 #[derive(Default, Clone, Copy)]
@@ -150,6 +170,8 @@ const _: () = {
     assert!(size_of::<LoopConfig>() == 304);
     assert!(size_of::<FsXattr>() == 28);
     assert!(size_of::<Dqblk>() == 72);
+    assert!(size_of::<NextDqblk>() == 72);
+    assert!(size_of::<FileAttr>() == 24);
     assert!(size_of::<Dqinfo>() == 24);
     assert!(size_of::<QuotaState>() == 160);
 };
@@ -166,8 +188,8 @@ const Q_GETINFO: u32 = 0x80_0005;
 const Q_SETINFO: u32 = 0x80_0006;
 const Q_GETQUOTA: u32 = 0x80_0007;
 const Q_SETQUOTA: u32 = 0x80_0008;
-const Q_XGETQSTATV: u32 = ((b'X' as u32) << 8) + 8;
 const Q_GETNEXTQUOTA: u32 = 0x80_0009;
+const Q_XGETQSTATV: u32 = ((b'X' as u32) << 8) + 8;
 const FS_QSTATV_VERSION1: i8 = 1;
 
 /// Takes the number of a loop device that nobody uses yet; another process may take it first.
@@ -280,6 +302,47 @@ pub(crate) fn project_quota(fd: BorrowedFd<'_>, project_id: u32) -> Result<Dqblk
     Ok(record)
 }
 
+/// The lowest project from `from` on that the file system has a record of: one with files or limits. Linux 4.6.
+pub(crate) fn next_project(fd: BorrowedFd<'_>, from: u32) -> Result<Option<u32>, Errno> {
+    let mut next = NextDqblk::default();
+    // SAFETY: Q_GETNEXTQUOTA fills one `struct if_nextdqblk`, which NextDqblk is.
+    match unsafe { quotactl(fd, Q_GETNEXTQUOTA, from, &mut next) } {
+        Ok(()) => Ok(Some(next.id)),
+        // ext4 says the one, xfs the other when there is none.
+        Err(Errno::NOENT | Errno::SRCH) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Gives a directory entry, which is no link that would be followed, the project. Linux 6.17, whose numbers of these calls are the same
+/// on all architectures.
+pub(crate) fn set_project_of_entry(directory: BorrowedFd<'_>, name: &CStr, project_id: u32) -> Result<(), Errno> {
+    const FILE_GETATTR: libc::c_long = 468;
+    const FILE_SETATTR: libc::c_long = 469;
+    let mut attributes = FileAttr::default();
+    let call = |number: libc::c_long, attributes: &mut FileAttr| {
+        // SAFETY: both take a directory, a C string, a `struct file_attr` with its size, and flags; FileAttr is that structure, live and
+        // exclusive for the call.
+        let result = unsafe {
+            libc::syscall(
+                number,
+                directory.as_raw_fd(),
+                name.as_ptr(),
+                std::ptr::from_mut(attributes),
+                size_of::<FileAttr>(),
+                libc::AT_SYMLINK_NOFOLLOW,
+            )
+        };
+        answered(result)
+    };
+    call(FILE_GETATTR, &mut attributes)?;
+    if attributes.project_id != project_id {
+        attributes.project_id = project_id;
+        call(FILE_SETATTR, &mut attributes)?;
+    }
+    Ok(())
+}
+
 /// Sets what `record.valid` names.
 pub(crate) fn set_project_quota(fd: BorrowedFd<'_>, project_id: u32, mut record: Dqblk) -> Result<(), Errno> {
     // SAFETY: Q_SETQUOTA reads one `struct if_dqblk`, which Dqblk is.
@@ -309,6 +372,10 @@ unsafe fn quotactl<T>(fd: BorrowedFd<'_>, command: u32, id: u32, argument: &mut 
     // SAFETY: the caller vouches for the type behind the pointer, which is live and exclusive for the call.
     let result =
         unsafe { libc::syscall(libc::SYS_quotactl_fd, fd.as_raw_fd(), command, id, std::ptr::from_mut(argument)) };
+    answered(result)
+}
+
+fn answered(result: libc::c_long) -> Result<(), Errno> {
     if result == 0 {
         Ok(())
     } else {
@@ -337,17 +404,31 @@ pub(crate) fn user_quota(device: &CStr, kind: u32, id: u32, record: &mut Dqblk) 
 
 /// The next one from `id` on.
 pub(crate) fn next_user_quota(device: &CStr, kind: u32, id: u32) -> Result<(u32, Dqblk), Errno> {
-    /// `struct if_nextdqblk`: the same, with the number where the other has padding.
-    #[repr(C)]
-    union Next {
-        record: Dqblk,
-        words: [u32; 18],
-    }
-    let mut next = Next { record: Dqblk::default() };
-    // SAFETY: Q_GETNEXTQUOTA fills one `struct if_nextdqblk`, which has the size of Dqblk (asserted above), as Next has.
+    let mut next = NextDqblk::default();
+    // SAFETY: Q_GETNEXTQUOTA fills one `struct if_nextdqblk`, which NextDqblk is.
     unsafe { quotactl_raw(device, Q_GETNEXTQUOTA << 8 | kind, id, (&raw mut next).cast()) }?;
-    // SAFETY: every bit pattern is valid of both, and the kernel has written all of it.
-    Ok(unsafe { (next.words[17], next.record) })
+    let [
+        space_hard_kib,
+        space_soft_kib,
+        space_used_bytes,
+        inodes_hard,
+        inodes_soft,
+        inodes_used,
+        space_grace_ends,
+        inodes_grace_ends,
+    ] = next.record;
+    let record = Dqblk {
+        space_hard_kib,
+        space_soft_kib,
+        space_used_bytes,
+        inodes_hard,
+        inodes_soft,
+        inodes_used,
+        space_grace_ends,
+        inodes_grace_ends,
+        valid: next.valid,
+    };
+    Ok((next.id, record))
 }
 
 /// Sets what `record.valid` names.

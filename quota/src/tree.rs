@@ -21,13 +21,14 @@ struct Level {
 ///
 /// The tree is a container's: as deep as it likes to make it. So there is one open directory at a time, and no recursion.
 pub(crate) fn assign(root: &OwnedFd, path: &Path, project_id: u32) -> Result<(), Error> {
+    mark_unfinished(root, path, project_id)?;
     let mut current = reopen(root.as_fd(), path)?;
-    let mut levels = vec![enter(current.as_fd(), path, project_id)?];
+    let mut levels = vec![enter(current.as_fd(), path, project_id, 0)?];
     while let Some(level) = levels.last_mut() {
         if let Some(name) = level.pending.pop() {
             if let Some(directory) = open_entry(current.as_fd(), &name, OFlags::DIRECTORY, path)? {
                 current = directory;
-                levels.push(enter(current.as_fd(), path, project_id)?);
+                levels.push(enter(current.as_fd(), path, project_id, FS_XFLAG_PROJINHERIT)?);
             }
             continue;
         }
@@ -40,14 +41,22 @@ pub(crate) fn assign(root: &OwnedFd, path: &Path, project_id: u32) -> Result<(),
             }
         }
     }
-    Ok(())
+    mark(root.as_fd(), path, project_id, FS_XFLAG_PROJINHERIT)
+}
+
+/// Gives the project to `root` alone, and takes away what would say that its tree has it.
+pub(crate) fn mark_unfinished(root: &OwnedFd, path: &Path, project_id: u32) -> Result<(), Error> {
+    set(root.as_fd(), path, |attributes| {
+        attributes.xflags &= !FS_XFLAG_PROJINHERIT;
+        attributes.project_id = project_id;
+    })
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
-/// Marks a directory and its files. The directory comes first: what is made in it from now on inherits.
-fn enter(directory: BorrowedFd<'_>, path: &Path, project_id: u32) -> Result<Level, Error> {
-    mark(directory, path, project_id, FS_XFLAG_PROJINHERIT)?;
+/// Marks a directory and its files. The directory comes first: what is made in it from now on inherits, with the flag for that.
+fn enter(directory: BorrowedFd<'_>, path: &Path, project_id: u32, xflags: u32) -> Result<Level, Error> {
+    mark(directory, path, project_id, xflags)?;
     let mut pending = Vec::new();
     let listing = Dir::read_from(directory).called(|| format!("open({}, O_DIRECTORY)", path.display()))?;
     for entry in listing {
@@ -72,7 +81,11 @@ fn enter(directory: BorrowedFd<'_>, path: &Path, project_id: u32) -> Result<Leve
                     mark(file.as_fd(), path, project_id, 0)?;
                 }
             }
-            _ => {}
+            _ => match sys::set_project_of_entry(directory, name, project_id) {
+                // An older kernel or filter, another file system, or the entry has gone.
+                Ok(()) | Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOTTY | Errno::PERM | Errno::NOENT) => {}
+                Err(errno) => Err(errno).called(|| format!("file_setattr(below {}, {name:?})", path.display()))?,
+            },
         }
     }
     Ok(Level { inode: inode(directory, path)?, pending })
@@ -95,13 +108,19 @@ fn open_entry(
 }
 
 fn mark(inode: BorrowedFd<'_>, path: &Path, project_id: u32, xflags: u32) -> Result<(), Error> {
+    set(inode, path, |attributes| {
+        attributes.xflags |= xflags;
+        attributes.project_id = project_id;
+    })
+}
+
+fn set(inode: BorrowedFd<'_>, path: &Path, change: impl FnOnce(&mut sys::FsXattr)) -> Result<(), Error> {
     let before = sys::fsxattr(inode).called(|| format!("ioctl(below {}, FS_IOC_FSGETXATTR)", path.display()))?;
     let mut after = before;
-    after.xflags |= xflags;
-    after.project_id = project_id;
+    change(&mut after);
     if after != before {
         sys::set_fsxattr(inode, after)
-            .called(|| format!("ioctl(below {}, FS_IOC_FSSETXATTR, project {project_id})", path.display()))?;
+            .called(|| format!("ioctl(below {}, FS_IOC_FSSETXATTR, project {})", path.display(), after.project_id))?;
     }
     Ok(())
 }

@@ -77,6 +77,7 @@ fn installing_twice_keeps_what_the_owner_changed() {
         "usr/sbin/vzmemcheck",
         "usr/sbin/vzcpucheck",
         "usr/sbin/vzpid",
+        "usr/sbin/vzquota",
         "etc/vz/vz.conf",
         "etc/vz/conf/ve-basic.conf-sample",
         "etc/vz/dists/default",

@@ -42,7 +42,7 @@ pub(super) fn run(context: &Context) -> Outcome {
         tracing::info!("Container is of the layout {} already", wanted.stored());
         return Ok(Exit::Success);
     }
-    let container = decide::ensure_ids(&context.node, container)?;
+    let container = decide::prepare(&context.node, container)?;
     tracing::info!("Converting the private area from {} to {}", now.stored(), wanted.stored());
     match (now, wanted) {
         (Layout::Ploop(_), Layout::Ploop(_)) => change_mode(&context.node, &container, wanted)?,
@@ -116,7 +116,6 @@ fn make_simfs(node: &Node, target: Subject, area: &Path, source: &OwnedFd) -> Re
     let bounding = |e: create::Bounding| match e {
         create::Bounding::Failure(failure) => failure,
         create::Bounding::Image(e) => cannot(&e.into()),
-        create::Bounding::Project(e) => Failure::because(Exit::Convert, "Unable to convert the private area", &e),
     };
     let bounded = target.settings.disk_limits().effective().space_kib.hard != quota::Limit::Unlimited;
     if bounded && decide::is_bounded_by_image(node, &target, area)? {

@@ -280,7 +280,6 @@ fn make_private(context: &Context, container: &Subject, tree: &TemplateTree) -> 
         bound(&context.node, container, &temp).map_err(|e| match e {
             Bounding::Failure(f) => f,
             Bounding::Image(e) => cannot(&e),
-            Bounding::Project(e) => cannot(&e),
         })?;
     }
     let sync_parent = || std::fs::File::open(private.parent().unwrap_or(Path::new("/")))?.sync_all();
@@ -291,7 +290,6 @@ fn make_private(context: &Context, container: &Subject, tree: &TemplateTree) -> 
 pub(super) enum Bounding {
     Failure(Failure),
     Image(image::Error),
-    Project(quota::project::Error),
 }
 
 /// Bounds a private area of the simfs layout that is still empty.
@@ -306,9 +304,8 @@ pub(super) fn bound(node: &Node, container: &Subject, area: &Path) -> Result<(),
         };
         return image::create(&decide::image_file(area), Size::Usable(space_kib), inodes).map_err(Bounding::Image);
     }
-    if let Some(id) = decide::project_id(container).filter(|_| decide::wants_quota(node, container)) {
-        let project = quota::project::Project::open(area, id).map_err(Bounding::Project)?;
-        project.assign().map_err(Bounding::Project)?;
+    if decide::wants_quota(node, container) {
+        decide::own_area(node, area).map_err(Bounding::Failure)?;
     }
     Ok(())
 }

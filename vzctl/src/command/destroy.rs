@@ -1,6 +1,7 @@
 //! `vzctl destroy`.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use vzrt::Condition;
 
@@ -72,8 +73,41 @@ fn remove_private(private: &Path) -> Result<(), Failure> {
     }
     let doomed = parent.join(format!("{DOOMED}{}", std::process::id()));
     std::fs::rename(private, &doomed).map_err(|e| cannot(&e))?;
-    vzrt::remove::remove_tree(&doomed).map_err(|e| cannot(&e).why(e.one_line()))
+    remove_area(&doomed).map_err(|e| {
+        Failure::new(Exit::DeletePrivateArea, format!("Unable to delete the private area {}", private.display()))
+            .why(e.to_string())
+    })
 }
+
+/// Removes an area that is no container's any more, and then makes its project id free.
+fn remove_area(area: &Path) -> Result<(), Failure> {
+    // Nothing of it may be open while its files are counted out.
+    let project = quota::owned::of(area).map_err(|e| system(&e))?.map(|project| project.id());
+    vzrt::remove::remove_tree(area).map_err(|e| system(&e).why(e.one_line()))?;
+    let (Some(id), Some(beside)) = (project, area.parent()) else { return Ok(()) };
+    let deadline = Instant::now() + COUNTED_OUT;
+    // xfs counts out what was removed a little later.
+    loop {
+        match quota::owned::release(beside, id) {
+            Ok(true) => return Ok(()),
+            Ok(false) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+            Ok(false) => {
+                tracing::warn!(
+                    "Warning: files of project {id} are left (somebody has them open, or it is not this container's alone): it keeps its limits"
+                );
+                return Ok(());
+            }
+            // Quota has been turned off, or was never on: then nothing holds the id.
+            Err(e) => {
+                tracing::debug!("project {id} is not made free: {}", crate::failure::chain(&e));
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// How long a file system may take to count out removed files.
+const COUNTED_OUT: Duration = Duration::from_secs(1);
 
 /// What the names of private areas on their way out begin with.
 const DOOMED: &str = ".vz-removing-";
@@ -87,7 +121,7 @@ pub(super) fn sweep(parent: &Path) -> Result<(), Failure> {
             continue;
         };
         if vzrt::state::start_ticks(pid).is_none() {
-            vzrt::remove::remove_tree(&entry.path()).map_err(|e| system(&e))?;
+            remove_area(&entry.path())?;
         }
     }
     Ok(())

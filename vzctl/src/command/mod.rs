@@ -9,6 +9,7 @@ mod create;
 mod destroy;
 mod exec;
 mod mount;
+mod quota;
 mod runscript;
 mod set;
 mod start;
@@ -90,6 +91,9 @@ fn run(request: Request) -> Outcome {
         "exec" => exec::exec(&context),
         "exec2" => exec::exec2(&context),
         "exec3" => exec::exec3(&context),
+        "quotaon" => quota::on(&context),
+        "quotaoff" => quota::off(&context),
+        "quotainit" => quota::init(&context),
         "runscript" => runscript::run(&context),
         other => Err(Failure::new(Exit::InvalidSyntax, format!("Bad command: {other}"))),
     }

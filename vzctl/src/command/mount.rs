@@ -19,7 +19,7 @@ pub(super) fn mount(context: &Context) -> Outcome {
         }
     }
     create::accept(&container)?;
-    let container = decide::ensure_ids(&context.node, container)?;
+    let container = decide::prepare(&context.node, container)?;
     let plan = decide::plan(&context.node, &container)?;
     vzrt::mount(&plan, &host).map_err(|e| failed(&e))?;
     tracing::info!("Container is mounted");

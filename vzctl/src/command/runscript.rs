@@ -30,7 +30,7 @@ pub(super) fn run(context: &Context) -> Outcome {
             if let Condition::Mounted(journal) = condition {
                 vzrt::unmount(&context.run_dir(), &journal).map_err(|e| failed(&e))?;
             }
-            let container = decide::ensure_ids(&context.node, container)?;
+            let container = decide::prepare(&context.node, container)?;
             let plan = decide::plan(&context.node, &container)?;
             vzrt::with_idle_init(&plan, &host, Some(&decide::host_net(&context.node)), run)
                 .map_err(|e| failed(&e))??

@@ -155,7 +155,7 @@ fn apply_stopped(
     if let Condition::Mounted(journal) = condition {
         vzrt::unmount(&context.run_dir(), &journal).map_err(|e| failed(&e))?;
     }
-    let subject = decide::ensure_ids(&context.node, before.clone())?;
+    let subject = decide::prepare(&context.node, before.clone())?;
     let plan = decide::plan(&context.node, &subject)?;
     let work = |inside: &Inside| passwords.iter().try_for_each(|p| live::set_password(inside, p));
     vzrt::with_idle_init(&plan, host, None, work).map_err(|e| failed(&e))?

@@ -75,7 +75,7 @@ fn start(context: &Context, container: Subject, host: &vzrt::cgroup::Host) -> Ou
     }
     container.own.require_valid(&context.node).map_err(|e| Failure::from_error(e.exit(), &e))?;
     create::accept(&container)?;
-    let container = decide::ensure_ids(&context.node, container)?;
+    let container = decide::prepare(&context.node, container)?;
     let mut plan = decide::plan(&context.node, &container)?;
     plan.vz.quick_reboots = quick_reboots.unwrap_or(0);
     if let (true, Disk::Image { fsck, .. }) = (flag(context, "skip-fsck"), &mut plan.vz.root.disk) {

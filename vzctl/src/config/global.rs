@@ -121,6 +121,8 @@ pub struct Global {
     pub masquerade: bool,
     /// `UBC_ENFORCE`: BPF programs in the host's kernel count and refuse what they can. Ours; no unless it says yes.
     pub enforce_bounds: bool,
+    /// `VZ_PROJECT_IDS`: the project ids that private areas get.
+    pub project_ids: quota::owned::Ids,
     /// What containers get where their own file says nothing: `NAMESERVER`, `STOP_TIMEOUT`, and whatever else of theirs is in `vz.conf`.
     pub defaults: Settings,
     /// Names of keys that mean nothing here, for a diagnosis of typing errors.
@@ -186,16 +188,21 @@ impl Global {
             interface_prefix: keys.parsed("VZ_IFPREFIX", interface_prefix)?.unwrap_or_else(|| "vz".to_owned()),
             masquerade: keys.yes("VZ_MASQUERADE", false)?,
             enforce_bounds: keys.yes("UBC_ENFORCE", false)?,
+            project_ids: project_ids(keys.text("VZ_PROJECT_IDS").unwrap_or(DEFAULT_PROJECT_IDS))
+                .map_err(|bad| ("VZ_PROJECT_IDS", bad))?,
             defaults: defaults(document)?,
             unknown: unknown_keys(document),
         })
     }
 }
 
+/// Far from where people and other programs begin to count (1 by hand, 1048577 of Kubernetes).
+const DEFAULT_PROJECT_IDS: &str = "2000000000:2099999999";
+
 const KNOWN: &str = "LOCKDIR DUMPDIR TEMPLATE VE_ROOT VE_PRIVATE VE0CPUUNITS VE_STOP_MODE VE_PARALLEL VZREBOOTDIR STOP_TIMEOUT LOGGING LOGFILE \
     LOG_LEVEL VERBOSE DISK_QUOTA VE_ROUTE_SRC_DEV NEIGHBOUR_DEVS SKIP_ARPDETECT ERROR_ON_ARPFAIL CONFIGFILE \
     DEF_OSTEMPLATE NAMESERVER SEARCHDOMAIN VE_LAYOUT LOCAL_UID LOCAL_GID IPV6 MODULES_DISABLED VZ_RUNDIR VZ_CGROUP \
-    UBC_ENFORCE VZ_IFPREFIX VZ_MASQUERADE";
+    UBC_ENFORCE VZ_IFPREFIX VZ_MASQUERADE VZ_PROJECT_IDS";
 
 /// `LOCAL_UID` is here where the numbers of all containers begin, not the range of one; and no name is everybody's.
 fn defaults(document: &Document) -> Result<Settings, Bad> {
@@ -288,6 +295,12 @@ fn interface_prefix(value: &str) -> Result<String, BadValue> {
     }
 }
 
+fn project_ids(value: &str) -> Result<quota::owned::Ids, BadValue> {
+    let ids = value.split_once(':').and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
+    ids.and_then(|(first, last)| quota::owned::Ids::new(first, last))
+        .ok_or_else(|| BadValue::new(value, "FIRST:LAST, numbers from 1 to 4294967294"))
+}
+
 fn neighbours(value: Option<&str>) -> Result<NeighbourDevices, BadValue> {
     match value {
         None | Some("all") => Ok(NeighbourDevices::All),
@@ -337,6 +350,8 @@ mod tests {
             ("NEIGHBOUR_DEVS=\"eth0\"", "NEIGHBOUR_DEVS"),
             ("LOCAL_UID=-1", "LOCAL_UID"),
             ("VE_LAYOUT=zfs", "VE_LAYOUT"),
+            ("VZ_PROJECT_IDS=0:5", "VZ_PROJECT_IDS"),
+            ("VZ_PROJECT_IDS=7", "VZ_PROJECT_IDS"),
         ] {
             assert_eq!(global(text).map_err(|(k, _)| k), Err(key), "{text}");
         }

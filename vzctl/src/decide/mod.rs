@@ -14,7 +14,8 @@ use vzrt::{Ctid, Plan};
 
 pub use resources::{bounds, only_rates, oom_score_adj, resources, without_rates};
 pub use root::{
-    image_file, is_bounded_by_image, is_ploop, is_preallocated, ploop_image, project_id, root, wants_quota,
+    image_file, is_bounded_by_image, is_bounded_by_project, is_image, is_ploop, is_preallocated, own_area, own_project,
+    ploop_image, root, wants_quota,
 };
 
 pub use spec::rlimits;
@@ -63,6 +64,17 @@ pub fn plan(node: &Node, container: &Subject) -> Result<Plan, Failure> {
     Ok(Plan { ctid, spec, vz })
 }
 
+/// What a container needs before it is mounted, and did not get when it was made (on an OpenVZ host, or it was copied here): an id range,
+/// and a project id.
+///
+/// # Errors
+/// Either can't be had.
+pub fn prepare(node: &Node, container: Subject) -> Result<Subject, Failure> {
+    let container = ensure_ids(node, container)?;
+    own_project(node, &container)?;
+    Ok(container)
+}
+
 /// Gives a container without an id range one of its own, and saves it: a configuration from an OpenVZ host has none.
 ///
 /// One that is not the container's alone (its file is a copy of another's, or somebody wrote 0) is replaced: it would be no wall. That costs
@@ -70,7 +82,7 @@ pub fn plan(node: &Node, container: &Subject) -> Result<Plan, Failure> {
 ///
 /// # Errors
 /// No range is free, or the configuration can't be saved.
-pub fn ensure_ids(node: &Node, container: Subject) -> Result<Subject, Failure> {
+fn ensure_ids(node: &Node, container: Subject) -> Result<Subject, Failure> {
     if let Some(bases) = container.bases() {
         match idrange::adopt(node, container.ctid, bases) {
             Ok(_) => return Ok(container),

@@ -1,10 +1,10 @@
 //! Where a container's files are and what bounds them.
 
-use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use quota::image::Size;
-use quota::project::{self, Support};
+use quota::owned;
+use quota::project::{self, Project, Support};
 use vzrt::plan::{Disk, IdRange, Layers, RootPlan};
 
 use crate::config::Node;
@@ -63,10 +63,52 @@ pub fn wants_quota(node: &Node, container: &Subject) -> bool {
     node.global.disk_quota && container.settings.diskquota != Some(false)
 }
 
-/// The project that a container's private area is, where the host has project quota: its number.
+/// Sees to it that a private area is a project of its own, where it is to be one: `None` where it is not.
+///
+/// # Errors
+/// 61: it can't be made one.
+pub fn own_project(node: &Node, container: &Subject) -> Result<Option<Project>, Failure> {
+    let private = &container.ve_private;
+    if !private.is_dir() || is_image(container) || !wants_quota(node, container) {
+        return Ok(None);
+    }
+    match support(private)? {
+        Support::Available => own_area(node, private).map(Some),
+        Support::Missing { reason } => {
+            // It was bounded once: a container that runs unbounded is better than one that does not run, but not in silence.
+            if let Ok(Some(_)) = owned::of(private) {
+                tracing::warn!("Warning: the disk limits are not in force: {reason}");
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// The same of a directory that is to become one.
+///
+/// # Errors
+/// As [`own_project`].
+pub fn own_area(node: &Node, area: &Path) -> Result<Project, Failure> {
+    owned::own(area, node.global.project_ids).map_err(|e| {
+        let what = format!("Unable to give {} a project id of its own", area.display());
+        Failure::because(Exit::QuotaInit, what, &e)
+    })
+}
+
+/// Whether project quota is what bounds the private area.
+///
+/// # Errors
+/// The file system could not be asked.
+pub fn is_bounded_by_project(node: &Node, container: &Subject) -> Result<bool, Failure> {
+    let private = &container.ve_private;
+    Ok(!is_image(container) && wants_quota(node, container) && support(private)? == Support::Available)
+}
+
+/// Whether the private area is an image, of the ploop layout or to bound one of the simfs layout. Of the latter only an area over a template tree can have one in it: there the private directory is ours. A whole
+/// tree is the container's own, and a file of that name in it is nothing but a file.
 #[must_use]
-pub fn project_id(container: &Subject) -> Option<NonZeroU32> {
-    NonZeroU32::new(container.ctid.get())
+pub fn is_image(container: &Subject) -> bool {
+    is_ploop(container) || container.settings.tree.is_some() && container.ve_private.join(IMAGE).is_file()
 }
 
 fn disk(node: &Node, container: &Subject, private: &Path) -> Result<Disk, Failure> {
@@ -83,21 +125,26 @@ fn disk(node: &Node, container: &Subject, private: &Path) -> Result<Disk, Failur
             fsck: true,
         });
     }
-    let image = private.join(IMAGE);
-    // Only an area over a template tree can have an image in it: there the private directory is ours. A whole tree is the container's own,
-    // and a file of that name in it is nothing but a file.
-    if container.settings.tree.is_some() && image.is_file() {
+    let limits = container.settings.disk_limits();
+    if is_image(container) {
         let size = match hard {
             quota::Limit::Of(kib) => Some(Size::Usable(kib)),
             quota::Limit::Unlimited => None,
         };
-        return Ok(Disk::Image { file: image, size, keeps_space: false, fsck: true });
+        return Ok(Disk::Image { file: private.join(IMAGE), size, keeps_space: false, fsck: true });
     }
-    let limits = container.settings.disk_limits();
-    match (wants_quota(node, container), support(private)?, project_id(container)) {
-        (true, Support::Available, Some(id)) => Ok(Disk::Project { id, limits }),
-        _ => Ok(Disk::Unbounded),
+    if !private.is_dir() || !is_bounded_by_project(node, container)? {
+        return Ok(Disk::Unbounded);
     }
+    let failed = |e: &project::Error| {
+        Failure::because(Exit::QuotaOn, format!("Unable to find out the project of {}", private.display()), e)
+    };
+    let id = match owned::of(private).map_err(|e| failed(&e))? {
+        Some(project) => project.id(),
+        // A plan that is only looked at.
+        None => owned::prospective(private, node.global.project_ids).map_err(|e| failed(&e))?,
+    };
+    Ok(Disk::Project { id, limits })
 }
 
 /// Whether a new private area below `parent` has to be an image: the host wants quota and has none for directories, or the users inside are

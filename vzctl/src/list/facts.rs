@@ -339,7 +339,7 @@ fn disk_usage(node: &Node, ctid: Ctid, condition: &Condition, settings: &Setting
         }
         Some((Disk::Project { id, .. }, _)) => project_usage(private, id),
         None if settings.layout.is_none_or(|l| l == Layout::Simfs) => {
-            project_usage(private, NonZeroU32::new(ctid.get())?)
+            project_usage(private, quota::owned::of(Path::new(private)).ok()??.id())
         }
         None => None,
     }

@@ -1,5 +1,5 @@
 //! The small programs about what containers may take of a node: `vzcfgvalidate`, `vzcfgscale`, `vzsplit`, `vzcalc`, `vzmemcheck`,
-//! `vzcpucheck`, and `vzpid`.
+//! `vzcpucheck`, `vzpid`, and `vzquota`.
 //!
 //! Each is a file: its command line, and a `run` that reads what it needs, lets [`beancounters`] compute, and returns the text. What they
 //! print, and their codes, are those of vzctl 4.
@@ -12,6 +12,7 @@ mod file;
 mod memcheck;
 mod node;
 mod pid;
+mod quota;
 mod split;
 
 use std::ffi::OsString;
@@ -39,7 +40,7 @@ pub struct Tool {
 const DONE_OR_NOT: &[(&str, &str)] = &[("0", "Done."), ("1", "It was not; standard error says why.")];
 
 /// All of them.
-pub const ALL: [Tool; 7] = [
+pub const ALL: [Tool; 8] = [
     Tool {
         name: "vzcfgvalidate",
         definition: cfgvalidate::command,
@@ -53,6 +54,7 @@ pub const ALL: [Tool; 7] = [
     Tool { name: "vzmemcheck", definition: memcheck::command, codes: DONE_OR_NOT, usage: 1, run: memcheck::run },
     Tool { name: "vzcpucheck", definition: cpucheck::command, codes: cpucheck::CODES, usage: 2, run: cpucheck::run },
     Tool { name: "vzpid", definition: pid::command, codes: DONE_OR_NOT, usage: 1, run: pid::run },
+    Tool { name: "vzquota", definition: quota::command, codes: quota::CODES, usage: 2, run: quota::run },
 ];
 
 /// What a run leaves: what is to be printed, and the exit code.

@@ -76,7 +76,7 @@ pub(super) fn resize(node: &Node, container: &Subject, request: &SetRequest) -> 
     let file = decide::image_file(&container.ve_private);
     let fail =
         |e: &(dyn std::error::Error + 'static)| Failure::because(Exit::QuotaSet, "Unable to set the disk limits", e);
-    if container.settings.tree.is_some() && file.is_file() {
+    if decide::is_image(container) {
         let Limit::Of(space_kib) = limits.space_kib.hard else {
             return Err(Failure::new(Exit::QuotaSet, "Unable to set the disk limits").why(
                 "this host has no quota for directories, so the private area is an image, and an image has a size",
@@ -103,14 +103,28 @@ pub(super) fn resize(node: &Node, container: &Subject, request: &SetRequest) -> 
     if !decide::wants_quota(node, container) {
         return Ok(());
     }
-    match (quota::project::support(&container.ve_private).map_err(|e| fail(&e))?, decide::project_id(container)) {
-        (quota::project::Support::Available, Some(id)) => {
-            let project = quota::project::Project::open(&container.ve_private, id).map_err(|e| fail(&e))?;
-            project.set_limits(&limits).map_err(|e| fail(&e))
-        }
-        _ => {
-            tracing::warn!("Warning: this host has no quota for directories; the private area stays unbounded");
+    if !decide::is_bounded_by_project(node, container)? {
+        tracing::warn!("Warning: this host has no quota for directories; the private area stays unbounded");
+        return Ok(());
+    }
+    match quota::owned::of(&container.ve_private).map_err(|e| fail(&e))? {
+        Some(project) => {
+            project.set_limits(&limits).map_err(|e| fail(&e))?;
+            warn_of_use(&project.status().map_err(|e| fail(&e))?);
             Ok(())
+        }
+        // One that was not started since it was brought here: its start gives it an id, and the limits.
+        None => Ok(()),
+    }
+}
+
+/// A limit below what is used is in force: the container can only delete.
+fn warn_of_use(status: &quota::project::Status) {
+    for (what, used, hard) in
+        [("KiB", status.space_used_kib, status.space_kib.hard), ("inodes", status.inodes_used, status.inodes.hard)]
+    {
+        if Limit::Of(used) > hard {
+            tracing::warn!("Warning: the container uses {used} {what} and may have {hard}: it can only delete");
         }
     }
 }

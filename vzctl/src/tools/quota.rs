@@ -1,0 +1,403 @@
+//! `vzquota`: the first level of disk quota by OpenVZ's own command. The quota id is the container's number.
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ::quota::project::{self, Project};
+use ::quota::{EffectiveLimits, Limit, SoftHard, image, owned};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use rustix::fs::{Mode, OFlags};
+use serde::Serialize;
+use vzrt::Ctid;
+
+use super::{Outcome, Report, config_dir, json, json_switch, node};
+use crate::config::Node;
+use crate::decide;
+use crate::failure::chain;
+use crate::subject::Subject;
+
+pub(super) const CODES: &[(&str, &str)] = &[
+    ("0", "Done."),
+    ("1", "A system call failed."),
+    ("2", "The command line is wrong."),
+    ("5", "Quota is on already."),
+    ("6", "Quota is off."),
+    ("7", "Another command holds the container's lock."),
+    ("9", "Quota of users and groups is off."),
+    ("11", "There is no such container, or its private area has no project id."),
+    ("12", "The configuration can't be read, or is for no project quota."),
+];
+
+/// As a number, `unlimited` is this (`LONG_MAX` of a 64-bit host).
+const UNLIMITED: u64 = i64::MAX as u64;
+
+/// A message and the code to end with.
+struct Refusal(u8, String);
+
+impl Refusal {
+    fn call(error: &(dyn std::error::Error + 'static)) -> Self {
+        Self(1, chain(error))
+    }
+}
+
+pub(super) fn command() -> Command {
+    let of = |name: &'static str, about: &'static str| {
+        Command::new(name).about(about).arg(
+            Arg::new("id").value_name("CTID").required(true).value_parser(value_parser!(u32)).help("The container"),
+        )
+    };
+    let limited = |name, about| of(name, about).args(limits());
+    Command::new("vzquota")
+        .about("Disk quota of containers whose private areas are directories")
+        .subcommand_required(true)
+        .disable_help_subcommand(true)
+        .args([
+            Arg::new("batch").short('b').action(ArgAction::SetTrue).help("Of stat and show: print numbers alone"),
+            Arg::new("quiet").short('q').action(ArgAction::SetTrue).help("Print no messages"),
+            config_dir().global(true),
+        ])
+        .subcommands([
+            of("init", "Make the private area a project of its own"),
+            of("drop", "Take the limits away, of a container that is not mounted"),
+            limited("on", "Put limits in force: those given, and else those of the configuration"),
+            of("off", "Take the limits away"),
+            limited("setlimit", "Change limits that are in force"),
+            of("setlimit2", "Limits of a user or group inside")
+                .args([number("uid", 'u', "User"), number("gid", 'g', "Group")])
+                .args(limits()),
+            of("reload2", "Read the limits of users and groups again"),
+            shown("stat", "Print usage and limits, of quota that is on"),
+            shown("show", "Print usage and limits, on or off"),
+        ])
+}
+
+fn shown(name: &'static str, about: &'static str) -> Command {
+    Command::new(name).about(about).args([
+        Arg::new("id").value_name("CTID").required(true).value_parser(value_parser!(u32)).help("The container"),
+        Arg::new("ugid").short('t').action(ArgAction::SetTrue).help("Users and groups too"),
+        json_switch(),
+    ])
+}
+
+fn number(id: &'static str, short: char, help: &'static str) -> Arg {
+    Arg::new(id).short(short).long(id).value_name("N").value_parser(value_parser!(u64)).help(help)
+}
+
+fn limits() -> [Arg; 6] {
+    let time = |id, short, help| Arg::new(id).short(short).long(id).value_name("TIME").value_parser(seconds).help(help);
+    [
+        number("block-softlimit", 'b', "Soft limit of space, in KiB"),
+        number("block-hardlimit", 'B', "Hard limit of space, in KiB"),
+        number("inode-softlimit", 'i', "Soft limit of inodes"),
+        number("inode-hardlimit", 'I', "Hard limit of inodes"),
+        time(
+            "block-exptime",
+            'e',
+            "How long the soft limit of space may be exceeded: dd:hh:mm:ss, or a number with h, d, w, m or y",
+        ),
+        time("inode-exptime", 'n', "The same of inodes; one file system has one time for both"),
+    ]
+}
+
+/// A time: `dd:hh:mm:ss` or fewer parts from the right, seconds, or a number with a unit.
+fn seconds(text: &str) -> Result<u64, String> {
+    let bad = || format!("`{text}` is not dd:hh:mm:ss, nor a number with h, d, w, m or y");
+    let whole = |part: &str| {
+        if part.bytes().all(|b| b.is_ascii_digit()) { part.parse::<u64>().ok() } else { None }
+    };
+    if let Some((at, unit)) = text.char_indices().next_back().filter(|(_, c)| c.is_ascii_alphabetic()) {
+        let many = match unit {
+            'h' => 3600,
+            'd' => 86_400,
+            'w' => 7 * 86_400,
+            'm' => 30 * 86_400,
+            'y' => 365 * 86_400,
+            _ => return Err(bad()),
+        };
+        return whole(&text[..at]).and_then(|n| n.checked_mul(many)).ok_or_else(bad);
+    }
+    let parts: Option<Vec<u64>> = text.split(':').map(whole).collect();
+    let parts = parts.filter(|parts| parts.len() <= 4).ok_or_else(bad)?;
+    let each = [1, 60, 3600, 86_400];
+    parts.iter().rev().zip(each).try_fold(0u64, |sum, (n, s)| sum.checked_add(n.checked_mul(s)?)).ok_or_else(bad)
+}
+
+pub(super) fn run(matches: &ArgMatches) -> Outcome {
+    let quiet = matches.get_flag("quiet");
+    match work(matches) {
+        Ok(Ok(report)) => Ok(report),
+        Ok(Err(trouble)) => Err(trouble),
+        Err(Refusal(exit, why)) => {
+            let stderr = if quiet { String::new() } else { format!("vzquota: {}\n", crate::list::plain(&why)) };
+            Ok(Report { stderr, exit, ..Report::default() })
+        }
+    }
+}
+
+fn work(matches: &ArgMatches) -> Result<Outcome, Refusal> {
+    let Some((verb, own)) = matches.subcommand() else { return Err(Refusal(2, "no command".into())) };
+    if let Err(trouble) = node::require_root() {
+        return Ok(Err(trouble));
+    }
+    let node = match node::open(matches) {
+        Ok(node) => node,
+        Err(trouble) => return Ok(Err(trouble)),
+    };
+    let id = own.get_one::<u32>("id").copied().unwrap_or(0);
+    let ctid = Ctid::try_from(id).map_err(|_| Refusal(2, format!("{id} is no container's number")))?;
+    let container = Subject::load(&node, ctid).map_err(|e| match e.exit() {
+        crate::Exit::NoContainerConfig => Refusal(11, format!("there is no container {ctid}")),
+        _ => Refusal(12, chain(&e)),
+    })?;
+    if matches!(verb, "setlimit2" | "reload2") || (matches!(verb, "stat" | "show") && own.get_flag("ugid")) {
+        return Err(Refusal(9, "second-level quota is off".into()));
+    }
+    if matches!(verb, "stat" | "show") {
+        let table = if decide::is_image(&container) { of_image(&container)? } else { of_project(&container, verb)? };
+        return Ok(if own.get_flag("json") {
+            json(&table)
+        } else if matches.get_flag("batch") {
+            Ok(Report::of(table.batch()))
+        } else {
+            Ok(Report::of(table.text(now_s())))
+        });
+    }
+    change(&node, &container, verb, own)?;
+    Ok(Ok(Report::default()))
+}
+
+fn change(node: &Node, container: &Subject, verb: &str, own: &ArgMatches) -> Result<(), Refusal> {
+    if !decide::is_bounded_by_project(node, container).map_err(|e| Refusal(1, e.to_string()))? {
+        return Err(Refusal(12, "the private area is not bounded by project quota".into()));
+    }
+    // What else changes a container waits, or makes us wait.
+    let _lock = vzrt::lock::Lock::take(&node.lock_file(container.ctid), "vzquota", std::time::Duration::ZERO)
+        .map_err(|e| Refusal(7, chain(&e)))?;
+    let configured = || container.settings.disk_limits().effective();
+    if verb == "init" {
+        decide::own_project(node, container).map_err(|e| Refusal(1, e.to_string()))?;
+        return Ok(());
+    }
+    let project = project(container)?;
+    let status = project.status().map_err(|e| Refusal::call(&e))?;
+    let on = is_on(&status);
+    let done = match verb {
+        "on" if on => return Err(Refusal(5, "quota is on already".into())),
+        "on" => project.set_limits(&asked(configured(), own)?),
+        "setlimit" | "off" if !on => return Err(Refusal(6, "quota is off".into())),
+        "setlimit" => {
+            let now = EffectiveLimits { space_kib: status.space_kib, inodes: status.inodes, grace_s: None };
+            project.set_limits(&asked(now, own)?)
+        }
+        "drop" if vzrt::rootfs::is_mounted(&container.ve_root).map_err(|e| Refusal(1, e.one_line()))? => {
+            return Err(Refusal(5, "the container is mounted".into()));
+        }
+        _ => project.clear_limits(),
+    };
+    done.map_err(|e| Refusal::call(&e))
+}
+
+fn project(container: &Subject) -> Result<Project, Refusal> {
+    let found = owned::of(&container.ve_private).map_err(|e| Refusal::call(&e))?;
+    found.ok_or_else(|| Refusal(11, format!("{} has no project id", container.ve_private.display())))
+}
+
+/// Quota that limits nothing is off.
+fn is_on(status: &project::Status) -> bool {
+    status.space_kib != SoftHard::UNLIMITED || status.inodes != SoftHard::UNLIMITED
+}
+
+/// The limits with what the command line changes in them.
+fn asked(now: EffectiveLimits, own: &ArgMatches) -> Result<EffectiveLimits, Refusal> {
+    let option = |name: &str| own.get_one::<u64>(name).copied();
+    let limit = |name: &str, now: Limit| match option(name) {
+        Some(n) if n < UNLIMITED => Limit::Of(n),
+        Some(_) => Limit::Unlimited,
+        None => now,
+    };
+    let both = |what: &str, now: SoftHard| {
+        let soft = limit(&format!("{what}-softlimit"), now.soft);
+        let hard = limit(&format!("{what}-hardlimit"), now.hard);
+        if soft > hard {
+            return Err(Refusal(2, format!("the soft limit {soft} is above the hard limit {hard}")));
+        }
+        Ok(SoftHard { soft, hard })
+    };
+    let grace_s = match (option("block-exptime"), option("inode-exptime")) {
+        (Some(a), Some(b)) if a != b => {
+            return Err(Refusal(
+                2,
+                "a file system has one time for space and inodes: -e and -n must be the same".into(),
+            ));
+        }
+        (a, b) => a.or(b).or(now.grace_s),
+    };
+    Ok(EffectiveLimits { space_kib: both("block", now.space_kib)?, inodes: both("inode", now.inodes)?, grace_s })
+}
+
+/// A row of the table.
+#[derive(Debug, Serialize)]
+struct Row {
+    usage: u64,
+    #[serde(rename = "softlimit")]
+    soft: Limit,
+    #[serde(rename = "hardlimit")]
+    hard: Limit,
+    /// How long the soft limit may be exceeded, in seconds; unknown for an image, which has none.
+    grace_s: Option<u64>,
+    /// When that ends, in seconds since 1970.
+    expires_s: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Table {
+    ctid: u32,
+    blocks_kib: Row,
+    inodes: Row,
+}
+
+fn of_project(container: &Subject, verb: &str) -> Result<Table, Refusal> {
+    let project = project(container)?;
+    let status = project.status().map_err(|e| Refusal::call(&e))?;
+    if verb == "stat" && !is_on(&status) {
+        return Err(Refusal(6, "quota is off".into()));
+    }
+    let grace_s = Some(project.grace_s().map_err(|e| Refusal::call(&e))?);
+    let row =
+        |usage, limits: SoftHard, expires_s| Row { usage, soft: limits.soft, hard: limits.hard, grace_s, expires_s };
+    Ok(Table {
+        ctid: container.ctid.get(),
+        blocks_kib: row(status.space_used_kib, status.space_kib, status.space_grace_ends_s),
+        inodes: row(status.inodes_used, status.inodes, status.inodes_grace_ends_s),
+    })
+}
+
+/// An image is its own limit. What is in it is known while it is mounted.
+fn of_image(container: &Subject) -> Result<Table, Refusal> {
+    let root: &PathBuf = &container.ve_root;
+    if !vzrt::rootfs::is_mounted(root).map_err(|e| Refusal(1, e.one_line()))? {
+        return Err(Refusal(6, "the private area is an image that is not mounted".into()));
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(root, flags, Mode::empty())
+        .map_err(|e| Refusal(1, format!("open({}): {e}", root.display())))?;
+    let usage = image::usage(&fd).map_err(|e| Refusal::call(&e))?;
+    let row =
+        |usage, total| Row { usage, soft: Limit::Of(total), hard: Limit::Of(total), grace_s: None, expires_s: None };
+    Ok(Table {
+        ctid: container.ctid.get(),
+        blocks_kib: row(usage.space_used_kib, usage.space_total_kib),
+        inodes: row(usage.inodes_used, usage.inodes_total),
+    })
+}
+
+impl Table {
+    fn text(&self, now_s: u64) -> String {
+        let head =
+            format!("{:>11} {:>14}  {:>14} {:>14} {:>8}\n", "resource", "usage", "softlimit", "hardlimit", "grace");
+        let row = |name: &str, row: &Row| {
+            let over = Limit::Of(row.usage) > row.soft || Limit::Of(row.usage) > row.hard;
+            let left = row.expires_s.filter(|_| over).map(|ends| left(ends.saturating_sub(now_s))).unwrap_or_default();
+            let (soft, hard) = (plain(row.soft), plain(row.hard));
+            format!("{name:>11} {:>14}{} {soft:>14} {hard:>14} {left:>8}\n", row.usage, if over { '*' } else { ' ' })
+        };
+        head + &row("1k-blocks", &self.blocks_kib) + &row("inodes", &self.inodes)
+    }
+
+    fn batch(&self) -> String {
+        let line = |row: &Row| {
+            let (soft, hard) = (plain(row.soft), plain(row.hard));
+            let (grace, ends) = (row.grace_s.unwrap_or(0), row.expires_s.unwrap_or(0));
+            format!("{:>14} {soft:>14} {hard:>14} {grace:>14} {ends:>14}\n", row.usage)
+        };
+        line(&self.blocks_kib) + &line(&self.inodes)
+    }
+}
+
+fn plain(limit: Limit) -> u64 {
+    match limit {
+        Limit::Of(n) => n,
+        Limit::Unlimited => UNLIMITED,
+    }
+}
+
+/// The two largest units of what is left of a time; `none` when it is over.
+fn left(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours) {
+        _ if seconds == 0 => "none".into(),
+        (0, 0) => format!("{minutes}m {}s", seconds % 60),
+        (0, _) => format!("{hours}h {minutes}m"),
+        _ => format!("{days}d {hours}h"),
+    }
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(usage: u64, soft: u64, hard: u64, expires_s: Option<u64>) -> Row {
+        Row { usage, soft: Limit::Of(soft), hard: Limit::Of(hard), grace_s: Some(604_800), expires_s }
+    }
+
+    #[test]
+    fn the_tables_are_those_of_openvz() {
+        let mut table = Table {
+            ctid: 101,
+            blocks_kib: row(1_100_000, 1_048_576, 1_153_434, Some(1000 + 6 * 86_400 + 23 * 3600)),
+            inodes: row(8123, 100_000, 110_000, None),
+        };
+        assert_eq!(
+            table.text(1000),
+            "   resource          usage       softlimit      hardlimit    grace\n  \
+             1k-blocks        1100000*        1048576        1153434   6d 23h\n     \
+             inodes           8123          100000         110000         \n"
+        );
+        assert_eq!(
+            table.batch(),
+            "       1100000        1048576        1153434         604800         602200\n          \
+             8123         100000         110000         604800              0\n"
+        );
+        table.inodes.hard = Limit::Unlimited;
+        assert!(table.batch().contains(" 9223372036854775807 "));
+    }
+
+    #[test]
+    fn times_are_parts_or_a_number_with_a_unit() {
+        for (text, expected) in [
+            ("5", 5),
+            ("01:00", 60),
+            ("01:02:03:04", 93_784),
+            ("3h", 10_800),
+            ("1d", 86_400),
+            ("2w", 1_209_600),
+            ("1y", 31_536_000),
+        ] {
+            assert_eq!(seconds(text), Ok(expected), "{text}");
+        }
+        for bad in ["", ":", "1:2:3:4:5", "h", "-1", "3x", "1.5h", "99999999999999999999"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+        assert_eq!([left(0), left(61), left(3661), left(90_000)], ["none", "1m 1s", "1h 1m", "1d 1h"]);
+    }
+
+    #[test]
+    fn the_command_line_holds_together_and_a_soft_limit_stays_below_the_hard_one() {
+        command().debug_assert();
+        let own = |line: &str| {
+            let matches = command().try_get_matches_from(line.split(' ')).unwrap();
+            matches.subcommand().unwrap().1.clone()
+        };
+        let now = EffectiveLimits { space_kib: SoftHard::UNLIMITED, inodes: SoftHard::UNLIMITED, grace_s: None };
+        let set = asked(now, &own("vzquota setlimit 101 -b 10 -B 20 -e 1d")).ok().unwrap();
+        assert_eq!((set.space_kib.soft, set.space_kib.hard, set.grace_s), (Limit::Of(10), Limit::Of(20), Some(86_400)));
+        assert_eq!(set.inodes, SoftHard::UNLIMITED);
+        for bad in ["-b 20 -B 10", "-e 1d -n 2d"] {
+            assert_eq!(asked(now, &own(&format!("vzquota setlimit 101 {bad}"))).err().map(|r| r.0), Some(2), "{bad}");
+        }
+    }
+}
