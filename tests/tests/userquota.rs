@@ -10,9 +10,13 @@ use tests::node::{Node, Outcome};
 
 /// Container 101, running, whose users bob (1000) and eve (1001) may have quotas. `Err` with the node where the kernel has none.
 fn running(test: &str, address: &str, most: &str) -> Option<Result<Node, Node>> {
+    running_with(test, address, most, "300M", &[])
+}
+
+fn running_with(test: &str, address: &str, most: &str, space: &str, options: &[&str]) -> Option<Result<Node, Node>> {
     let node = node_with(test, DEBIAN_12_TOOLS)?;
-    let create = ["create", "101", "--ostemplate", DEBIAN_12_TOOLS, "--diskspace", "300M", "--ipadd", address];
-    node.done(create.into_iter().chain(["--quotaugidlimit", most]));
+    let create = ["create", "101", "--ostemplate", DEBIAN_12_TOOLS, "--diskspace", space, "--ipadd", address];
+    node.done(create.into_iter().chain(["--quotaugidlimit", most]).chain(options.iter().copied()));
     let said = node.done(["start", "101", "--wait"]);
     node.inside("useradd -m -u 1000 bob; useradd -m -u 1001 eve");
     let has_none = said.contains("no quotas of users and groups inside: the kernel was built without");
@@ -156,6 +160,20 @@ fn quotactl_answers_as_a_kernel_does_and_reaches_nothing_but_the_containers_own_
     // 100 KiB for his group; his directory has 4 of them.
     assert_eq!(node.inside(&line), "192");
     assert_eq!(node.done(["exec2", "102", &line]).trim(), "8000");
+}
+
+#[test]
+fn a_root_that_is_an_image_names_its_own_device_to_the_tools() {
+    let test = "a_root_that_is_an_image_names_its_own_device_to_the_tools";
+    let Some(Ok(node)) = running_with(test, "10.85.1.4", "5", "1000M", &["--layout", "ploop"]) else { return };
+    assert!(node.inside("grep ' / ' /proc/mounts").starts_with("/dev/loop"));
+    node.inside("test -L /proc/mounts; setquota -u bob 0 8000 0 0 /");
+    let had = uses(&node, "bob");
+    assert_eq!(had + fill(&node, "bob", "large"), 8000, "he had {had} KiB");
+    // The device is there to be named and not to be read.
+    assert_ne!(try_inside(&node, "head -c 1 /dev/loop[0-9]*").code, 0);
+    node.done(["restart", "101", "--wait"]);
+    assert_eq!(uses(&node, "bob"), 8000);
 }
 
 #[test]
