@@ -45,6 +45,7 @@ pub mod bound;
 pub mod bpf;
 pub mod counter;
 pub mod format;
+mod listing;
 mod netfilter;
 pub mod overcommit;
 pub mod parse;

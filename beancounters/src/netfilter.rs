@@ -17,6 +17,7 @@ use rustix::net::{
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::listing;
 use crate::read::ReadError;
 
 /// Answers are taken up to this many, 32 KiB each: a container may have more rules than anybody wants to wait for. Those beyond do not count.
@@ -76,7 +77,7 @@ fn in_tables(pid: u32, netns: &fs::File) -> io::Result<u64> {
 
 /// Whether there is a kernel's end (port 0) of this protocol in the namespace.
 fn has_nfnetlink(pid: u32) -> io::Result<bool> {
-    let list = fs::read_to_string(format!("/proc/{pid}/net/netlink"))?;
+    let list = listing::read(format!("/proc/{pid}/net/netlink"))?;
     let protocol = libc::NETLINK_NETFILTER.to_string();
     Ok(list.lines().any(|line| {
         let mut words = line.split_ascii_whitespace().skip(1);

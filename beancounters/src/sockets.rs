@@ -5,9 +5,9 @@
 //!
 //! Sources: the `seq_show` functions of net/ipv4/tcp_ipv4.c, udp.c, raw.c, net/unix/af_unix.c, net/netlink/af_netlink.c, net/packet/af_packet.c.
 
-use std::fs;
 use std::path::PathBuf;
 
+use crate::listing;
 use crate::read::ReadError;
 
 /// What a container's sockets are.
@@ -68,15 +68,37 @@ const NEW_SYN_RECV: u64 = 12;
 /// One is there and can't be read. A protocol that the kernel does not have has none.
 pub(crate) fn of(pid: u32) -> Result<Sockets, ReadError> {
     let mut sockets = Sockets::default();
+    let in_use = list(pid, "sockstat")?.unwrap_or_default() + &list(pid, "sockstat6")?.unwrap_or_default();
     for (name, layout) in LISTS {
-        let path = PathBuf::from(format!("/proc/{pid}/net/{name}"));
-        match fs::read(&path) {
-            Ok(bytes) => sockets.add(&String::from_utf8_lossy(&bytes), layout),
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::EINVAL)) => {}
-            Err(source) => return Err(ReadError::Read { path, source }),
+        // What nobody uses is not asked for its list: the kernel looks for those of one namespace among those of all.
+        if !is_unused(&in_use, name)
+            && let Some(text) = list(pid, name)?
+        {
+            sockets.add(&text, layout);
         }
     }
     Ok(sockets)
+}
+
+/// A file of the process's network; `None`: the kernel does not have the protocol, or the process is gone.
+fn list(pid: u32, name: &str) -> Result<Option<String>, ReadError> {
+    let path = PathBuf::from(format!("/proc/{pid}/net/{name}"));
+    match listing::read(&path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::EINVAL)) => Ok(None),
+        Err(source) => Err(ReadError::Read { path, source }),
+    }
+}
+
+/// Whether `sockstat` says that nothing is in the list of this name (`TCP6: inuse 0 …`): it counts what is bound, listens or is connected in the
+/// namespace (sockstat_seq_show() of net/ipv4/proc.c). Of some protocols it says nothing.
+fn is_unused(sockstat: &str, name: &str) -> bool {
+    sockstat.lines().any(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let protocol = words.next().and_then(|word| word.strip_suffix(':'));
+        protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case(name))
+            && (words.next(), words.next()) == (Some("inuse"), Some("0"))
+    })
 }
 
 impl Sockets {
@@ -157,6 +179,15 @@ mod tests {
             datagram_receive_bytes: 0x300 + 512 + 100,
         };
         assert_eq!(sockets, want);
+    }
+
+    #[test]
+    fn a_list_is_left_out_only_if_sockstat_says_it_is_empty() {
+        let sockstat =
+            "sockets: used 12\nTCP: inuse 0 orphan 0 tw 9 alloc 3 mem 0\nUDP: inuse 4 mem 0\nTCP6: inuse 1\n";
+        let unused = |name| is_unused(sockstat, name);
+        assert!(unused("tcp"));
+        assert!(!["tcp6", "udp", "udp6", "icmp", "unix", "sockets"].into_iter().any(unused));
     }
 
     #[test]

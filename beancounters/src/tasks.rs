@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::listing;
 use crate::read::ReadError;
 
 /// Sums over the processes of a container.
@@ -137,8 +138,8 @@ impl Status {
 
 /// A file of `/proc`; `None`: its process is gone.
 fn read(path: PathBuf) -> Result<Option<String>, ReadError> {
-    match fs::read(&path) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+    match listing::read(&path) {
+        Ok(text) => Ok(Some(text)),
         Err(e) if is_gone(&e) => Ok(None),
         Err(source) => Err(ReadError::Read { path, source }),
     }

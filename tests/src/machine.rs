@@ -99,6 +99,8 @@ pub enum Error {
 pub struct Job {
     /// A shell instead of tests, on a terminal of this many rows and columns.
     pub shell: Option<(u16, u16)>,
+    /// One command for bash instead of tests.
+    pub command: Option<String>,
     /// Only tests whose name contains this.
     pub filter: Option<String>,
     /// What to run.

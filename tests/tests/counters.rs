@@ -272,3 +272,33 @@ fn a_container_that_takes_its_run_apart_harms_itself_only() {
     node.done(["destroy", "101"]);
     assert_eq!(node.leftovers(), [""; 0]);
 }
+
+#[test]
+fn a_container_that_reads_without_end_has_them_counted_a_few_times_a_second_and_still_sees_a_set_at_once() {
+    const PROCESSES: u64 = 150;
+    /// What counting reads of one process: its `/proc/PID/status`, about.
+    const BYTES: u64 = 1200;
+    let test = "a_container_that_reads_without_end_has_them_counted_a_few_times_a_second_and_still_sees_a_set_at_once";
+    let Some(node) = running_busybox(test) else { return };
+    node.inside(&format!("i=0; while [ $i -lt {PROCESSES} ]; do sleep 1000 >/dev/null 2>&1 & i=$((i+1)); done"));
+    node.inside("while :; do cat /run/vz/proc/user_beancounters /run/vz/proc/bc/resources; done >/dev/null 2>&1 &");
+    assert!(wait_until(scaled(Duration::from_secs(5)), || node.attendant(101).is_some()));
+    let attendant = node.attendant(101).expect("it runs");
+    let read = || {
+        let text = fs_err::read_to_string(format!("/proc/{attendant}/io")).expect("it runs");
+        let bytes = text.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse::<u64>().ok());
+        bytes.expect("Linux 2.6.20")
+    };
+    let (before, since) = (read(), Instant::now());
+    // Until it has been read at least a few times, whatever the machine.
+    assert!(wait_until(scaled(Duration::from_secs(20)), || since.elapsed() >= Duration::from_secs(3)
+        && read() - before >= 3 * PROCESSES * BYTES));
+    let a_second = (read() - before) / (PROCESSES * BYTES) / since.elapsed().as_secs().max(1);
+    assert!(a_second <= 20, "counted {a_second} times a second");
+    for barrier in [300, 301, 302, 303] {
+        let bound = format!("{barrier}:{barrier}");
+        node.done(["set", "101", "--numproc", &bound]);
+        let inside = node.done(["exec2", "101", "cat /run/vz/proc/user_beancounters"]);
+        assert_eq!(numproc(&inside, 101)[2..4], [barrier, barrier]);
+    }
+}

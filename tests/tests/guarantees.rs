@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -13,11 +14,15 @@ use procfs::{Current, Meminfo};
 use tests::containers::node_with;
 use tests::machine::guest;
 use tests::node::Node;
+use tests::program::run;
 use tests::skips::skip;
 use tests::taking::{Taking, can_take, put_tool};
 use tests::wait::wait_until;
 
 const MIB: u64 = 1 << 20;
+
+/// Of linux/capability.h.
+const CAP_SYS_RESOURCE: i32 = 24;
 
 /// More than there is.
 const ALL: u64 = 1 << 20;
@@ -168,6 +173,74 @@ fn in_a_shortage_made_by_a_neighbour_a_container_within_its_promise_keeps_its_me
     assert_eq!(memory(&node, 102, "memory.events", "oom_kill"), 1);
 }
 
+/// Room to swap on the machine's disk, for one test.
+struct Swap(PathBuf);
+
+impl Swap {
+    fn of(node: &Node, mib: u64) -> Self {
+        let path = node.path("swap");
+        let size = format!("{mib}M");
+        for (program, arguments) in
+            [("fallocate", &["-l", &size][..]), ("chmod", &["600"]), ("mkswap", &[]), ("swapon", &[])]
+        {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(&path);
+            run(command).expect("swap");
+        }
+        Self(path)
+    }
+}
+
+impl Drop for Swap {
+    fn drop(&mut self) {
+        let mut command = Command::new("swapoff");
+        command.arg(&self.0);
+        run(command).expect("it was on");
+    }
+}
+
+#[test]
+fn what_a_container_holds_within_its_promise_is_not_swapped_out_for_a_neighbour() {
+    /// What there may be swapped out of it all the same: what went before anybody looked, and what the kernel's rounding lets go.
+    const TOLERANCE: u64 = 8 * MIB;
+    let Some(node) = doomed("what_a_container_holds_within_its_promise_is_not_swapped_out_for_a_neighbour") else {
+        return;
+    };
+    let swap = Swap::of(&node, 1024);
+    for (ctid, promise) in [(101, 600), (102, 0), (103, 0)] {
+        promised(&node, ctid, promise);
+    }
+    let mut guarded = [holding(&node, 101, 2, 150), holding(&node, 102, 2, 150)];
+    // What it does not hold is no reason to keep more.
+    node.inside("dd if=/dev/zero of=/file bs=1M count=100 2>/dev/null; sync; cat /file /file > /dev/null");
+
+    let memory_now = Meminfo::current().expect("/proc/meminfo");
+    let beyond = memory_now.mem_available.expect("Linux 3.14") / MIB + 350;
+    let neighbour = Taking::in_container(&node, 103, "mib", beyond);
+    assert_eq!(neighbour.said, format!("took {beyond} all"));
+
+    let swapped = [101, 102, 103].map(|ctid| swap_bytes(&node, ctid));
+    let [anon, file] = ["anon", "file"].map(|key| memory(&node, 101, "memory.stat", key));
+    eprintln!(
+        "swapped out of CT 101 (promised), 102, 103 (took {beyond} MiB): {:?} MiB; of 101 in memory: anon {} MiB, file {} MiB; low and min: {} {}; events: {}",
+        swapped.map(|bytes| bytes / MIB),
+        anon / MIB,
+        file / MIB,
+        node.cgroup_file(101, &["memory.low"]),
+        node.cgroup_file(101, &["memory.min"]),
+        node.cgroup_file(101, &["memory.events"])
+    );
+    assert!(swapped[1] + swapped[2] > 200 * MIB, "no shortage: {swapped:?}");
+    assert!(guarded.iter_mut().flatten().all(Taking::holds));
+    assert!(swapped[0] <= TOLERANCE && anon >= 300 * MIB - TOLERANCE, "{swapped:?} {anon}");
+    drop((neighbour, guarded, swap));
+}
+
+/// What a container has in swap.
+fn swap_bytes(node: &Node, ctid: u32) -> u64 {
+    node.cgroup_file(ctid, &["memory.swap.current"]).trim().parse().expect("a number")
+}
+
 #[test]
 fn the_killer_takes_containers_by_how_far_they_are_beyond_their_promise() {
     let Some(node) = doomed("the_killer_takes_containers_by_how_far_they_are_beyond_their_promise") else { return };
@@ -213,4 +286,35 @@ fn a_container_of_many_small_processes_is_as_far_beyond_its_promise_as_one_of_a_
     assert_eq!(order, [102, 102, 103]);
     drop(filling);
     drop(taking);
+}
+
+#[test]
+fn the_last_that_may_be_killed_are_those_that_stay_with_a_container() {
+    let test = "the_last_that_may_be_killed_are_those_that_stay_with_a_container";
+    if !has_capability(CAP_SYS_RESOURCE) {
+        skip(test, "this host's root has no CAP_SYS_RESOURCE, without which nobody is made safer from the killer");
+        return;
+    }
+    let Some(node) = node_with(test, "busybox") else { return };
+    node.done(["create", "101", "--ostemplate", "busybox"]);
+    node.done(["set", "101", "--vmguarpages", "0:0", "--oomguarpages", "0:0", "--save"]);
+    node.done(["start", "101"]);
+    let of = |pid: i32| {
+        let text = fs_err::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("it runs");
+        text.trim().parse::<i32>().expect("a number")
+    };
+    assert!(wait_until(Duration::from_secs(20), || node.attendant(101).is_some()));
+    let server = fs_err::read_to_string(node.path("run/proc.lock")).expect("it is served");
+    let stay =
+        [node.process(101, "monitor"), node.attendant(101).expect("it runs"), server.trim().parse().expect("a number")];
+    assert_eq!(stay.map(of), [-999; 3], "monitor, attendant, vz-counters");
+    assert_eq!(of(node.process(101, "init")), 0, "promised nothing");
+    assert_eq!(node.inside("cat /proc/self/oom_score_adj"), "0", "nor is what comes in");
+}
+
+/// Whether this process has the capability in effect.
+fn has_capability(number: i32) -> bool {
+    let status = fs_err::read_to_string("/proc/self/status").expect("/proc");
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    mask.expect("Linux 2.2") >> number & 1 == 1
 }

@@ -1,4 +1,9 @@
-//! Who is killed when the whole host is out of memory: a process of the container that is furthest beyond what it is promised (`oomguarpages`).
+//! Who keeps memory when the whole host runs short of it, and who is killed when it is out of it.
+//!
+//! What programs of a container hold within its promise (`vmguarpages`, `oomguarpages`) is kept from reclaim (`cgroup/promise.rs`). How much that
+//! is is looked at each second from when a quarter of the host's memory is left.
+//!
+//! Killed is a process of the container that is furthest beyond what it is promised (`oomguarpages`).
 //!
 //! The kernel compares processes, not containers. It kills the one whose memory and adjustment (proc_pid_oom_score_adj(5)) together are the most.
 //! A container's processes therefore get the adjustment with which the largest of them counts for as much as the container is beyond its promise:
@@ -27,7 +32,10 @@ use crate::{Ctid, counters};
 /// How often it is looked whether the host is short of memory.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
 
-/// Less than this part of memory and swap, 1 of so many, is a shortage.
+/// With less than this part of memory left, 1 of so many, the kernel is about to reclaim what programs hold.
+const TIGHT: u64 = 4;
+
+/// Less than this part of memory and swap, 1 of so many, is a shortage in which somebody may be killed.
 const SHORT: u64 = 8;
 
 /// The adjustment, in thousandths of the host's memory and swap, of the processes of a container that holds so many bytes, its largest process
@@ -53,13 +61,32 @@ pub fn host_bytes() -> u64 {
     host.totalram.saturating_add(host.totalswap) * u64::from(host.mem_unit).max(1)
 }
 
-/// The containers of a node in the killer's eyes.
+/// How short of memory the host is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shortage {
+    /// What is promised is to be kept.
+    tight: bool,
+    /// The killer may be near.
+    short: bool,
+}
+
+impl Shortage {
+    fn now() -> procfs::ProcResult<Self> {
+        let memory = Meminfo::current()?;
+        let available = memory.mem_available.unwrap_or(memory.mem_free);
+        let (free, all) =
+            (available.saturating_add(memory.swap_free), memory.mem_total.saturating_add(memory.swap_total));
+        Ok(Self { tight: available < memory.mem_total / TIGHT, short: free < all / SHORT })
+    }
+}
+
+/// The containers of a node in the kernel's eyes when memory is short.
 #[derive(Debug)]
 pub(crate) struct Order {
     node: PathBuf,
     /// Found in the first shortage.
     host: Option<Host>,
-    /// Of whom it has been told that their processes can't be adjusted.
+    /// Of whom it has been told that it does not work.
     told: BTreeSet<Ctid>,
 }
 
@@ -69,49 +96,62 @@ impl Order {
         Self { node: node.to_owned(), host: None, told: BTreeSet::new() }
     }
 
-    /// Adjusts the processes of all containers, if the host is short of memory.
+    /// Keeps what is promised, and adjusts the processes of all containers, if the host is short of memory.
     ///
     /// # Errors
     /// The host's memory or its cgroups can't be read.
     pub(crate) fn keep(&mut self) -> Result<(), Failed> {
-        if !is_short().map_err(|e| Failed::new("read /proc/meminfo", chain(&e)))? {
+        let shortage = Shortage::now().map_err(|e| Failed::new("read /proc/meminfo", chain(&e)))?;
+        if !(shortage.tight || shortage.short) {
             return Ok(());
         }
         let host = match self.host.take() {
             Some(host) => host,
             None => Host::detect(Path::new("/")).map_err(|e| Failed::new("find the cgroups", chain(&e)))?,
         };
+        let mut parents = BTreeSet::new();
         for ctid in counters::numbers(&self.node) {
-            if let Err(e) = adjust(&RunDir::new(self.node.join(ctid.to_string())), &host)
-                && self.told.insert(ctid)
-            {
-                tracing::warn!("Warning: out of memory, CT {ctid} counts as when it was started: {}", e.one_line());
+            match look(&RunDir::new(self.node.join(ctid.to_string())), &host, shortage) {
+                Ok(parent) => parents.extend(parent),
+                Err(e) if self.told.insert(ctid) => {
+                    tracing::warn!("Warning: short of memory, CT {ctid} counts as at the last look: {}", e.one_line());
+                }
+                Err(_) => {}
             }
         }
+        let ram = counters::host_ram_bytes();
+        let shared = parents.iter().filter(|_| shortage.tight).try_for_each(|parent| host.share_promises(parent, ram));
         self.host = Some(host);
+        shared.map_err(|e| Failed::new("keep what is promised", chain(&e)))?;
         Ok(())
     }
 }
 
-fn is_short() -> procfs::ProcResult<bool> {
-    let memory = Meminfo::current()?;
-    let free = memory.mem_available.unwrap_or(memory.mem_free).saturating_add(memory.swap_free);
-    Ok(free < memory.mem_total.saturating_add(memory.swap_total) / SHORT)
-}
-
-/// One container, if it runs.
-fn adjust(run: &RunDir, host: &Host) -> Result<(), Failed> {
+/// One container, if it runs: the cgroup above its own.
+fn look(run: &RunDir, host: &Host, shortage: Shortage) -> Result<Option<String>, Failed> {
     let failed = |what: &str, e: &dyn std::error::Error| Failed::new(what, chain(e));
-    let Some(Running { state, .. }) = run.running()? else { return Ok(()) };
+    let Some(Running { state, .. }) = run.running()? else { return Ok(None) };
     let cgroup = host.container(&state.cgroup, state.ctid);
     let sources = counters::sources(&cgroup, state.init_pid, run);
-    let held = Reader::new(&sources).held(Resource::Oomguarpages).map_err(|e| failed("count oomguarpages", &e))?;
+    let mut reader = Reader::new(&sources);
+    let mut held = |resource| {
+        let held = reader.held(resource).map_err(|e| failed("count what it holds", &e))?;
+        Ok::<_, Failed>(held.and_then(Amount::in_bytes).map(Amount::count))
+    };
     // Not counted on this host: then a process's own size decides.
-    let Some(held) = held.and_then(Amount::in_bytes) else { return Ok(()) };
-    let promised = promised_bytes(&run.bounds()?.unwrap_or_default());
-    let largest = cgroup.largest_process().map_err(|e| failed("look at the processes", &e))?;
-    let wanted = adjustment(held.count(), largest, promised, host_bytes());
-    cgroup.readjust_oom_score(state.init_pid, wanted).map_err(|e| failed("adjust the processes", &e))
+    let Some(programs) = held(Resource::Oomguarpages)? else { return Ok(None) };
+    if shortage.tight {
+        let kernel = held(Resource::Kmemsize)?.unwrap_or(0);
+        cgroup.keep(programs.saturating_add(kernel)).map_err(|e| failed("keep what is promised", &e))?;
+    }
+    if shortage.short {
+        let promised = promised_bytes(&run.bounds()?.unwrap_or_default());
+        let largest = cgroup.largest_process().map_err(|e| failed("look at the processes", &e))?;
+        let wanted = adjustment(programs, largest, promised, host_bytes());
+        let adjusted = cgroup.readjust_oom_score(state.init_pid, wanted);
+        adjusted.map_err(|e| failed("adjust the processes", &e))?;
+    }
+    Ok(Some(state.cgroup))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Builds and boots the reference machine: `reference test`, `reference shell`. See `make help`.
+//! Builds and boots the reference machine: `reference test`, `reference run`, `reference shell`. See `make help`.
 
 use std::error::Error;
 use std::io;
@@ -48,6 +48,13 @@ enum What {
         #[command(flatten)]
         which: Which,
     },
+    /// Runs one command in the machine, from the checkout; its output is ours, and whether it succeeded.
+    Run {
+        #[command(flatten)]
+        which: Which,
+        /// What bash is given: `target/release/bench --only overhead`.
+        command: String,
+    },
     /// What the machine itself runs.
     #[command(hide = true)]
     Guest,
@@ -57,7 +64,8 @@ enum What {
 
 fn main() -> ExitCode {
     tests::verdict(match Arguments::parse().what {
-        What::Test { which, test } => test_in(&which, test.filter(|name| !name.is_empty())),
+        What::Test { which, test } => in_machine(&which, |job| job.filter = test.filter(|name| !name.is_empty())),
+        What::Run { which, command } => in_machine(&which, |job| job.command = Some(command)),
         What::Shell { which } => shell_in(&which),
         What::Guest => in_the_machine(),
         What::GuestSuite => guest::run_suite(&mut io::stdout()).map_err(Into::into),
@@ -85,11 +93,7 @@ fn keep(release: &str) -> Result<Kept, Box<dyn Error>> {
 }
 
 /// The job, and the programs it needs beside the test programs.
-fn job(
-    which: &Which,
-    filter: Option<String>,
-    shell: Option<(u16, u16)>,
-) -> Result<(Job, Vec<PathBuf>), Box<dyn Error>> {
+fn job(which: &Which) -> Result<(Job, Vec<PathBuf>), Box<dyn Error>> {
     let policy = Policy::read()?;
     let mut built = suite::build(&which.packages)?;
     // Not cargo's, and needs a compiler.
@@ -98,9 +102,12 @@ fn job(
     }
     let template = |name| containers::archive_of(name).map_err(|why| carried("a template", why));
     let default = tests::target_dir().join("release/vzctl");
+    // What is measured is measured in a release build, if one was made.
+    built.binaries.push(tests::target_dir().join("release/bench"));
     let job = Job {
-        shell,
-        filter,
+        shell: None,
+        command: None,
+        filter: None,
         programs: policy.for_another_kernel(&built.programs),
         limit_seconds: policy.limit_seconds,
         checkout: tests::checkout().to_owned(),
@@ -114,10 +121,11 @@ fn carried(what: &'static str, why: String) -> machine::Error {
     machine::Error::Carried { what, why }
 }
 
-fn test_in(which: &Which, filter: Option<String>) -> Result<bool, Box<dyn Error>> {
+fn in_machine(which: &Which, asked: impl FnOnce(&mut Job)) -> Result<bool, Box<dyn Error>> {
     prctl::set_pdeathsig(Signal::SIGTERM)?; // nobody is left to read the result
     let release = &which.debian;
-    let (job, binaries) = job(which, filter, None)?;
+    let (mut job, binaries) = job(which)?;
+    asked(&mut job);
     let kept = keep(release)?;
     let last = fresh(&image::directory()?.join(format!("last-debian-{release}")))?;
     let directory = image::directory_of_a_run()?;
@@ -144,7 +152,8 @@ fn test_in(which: &Which, filter: Option<String>) -> Result<bool, Box<dyn Error>
 
 fn shell_in(which: &Which) -> Result<bool, Box<dyn Error>> {
     let size = rustix::termios::tcgetwinsize(io::stdin())?;
-    let (job, binaries) = job(which, None, Some((size.ws_row, size.ws_col)))?;
+    let (mut job, binaries) = job(which)?;
+    job.shell = Some((size.ws_row, size.ws_col));
     let release = &which.debian;
     let kept = keep(release)?;
     let last = fresh(&image::directory()?.join(format!("shell-debian-{release}")))?;

@@ -41,6 +41,10 @@ pub fn main(mut run_tests: Command) -> Result<(), Error> {
     if let Some((rows, columns)) = job.shell {
         return shell(&job, rows, columns);
     }
+    if let Some(command) = &job.command {
+        run_tests = Command::new("bash");
+        run_tests.args(["-c", command]).env("HOME", "/root").current_dir(&job.checkout);
+    }
     let output = port("output")?;
     let status =
         run_tests.envs(environment(&job)?).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).status()?;

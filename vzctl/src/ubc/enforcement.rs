@@ -109,7 +109,7 @@ fn standing(resource: Resource, sources: &Sources) -> (Standing, &'static str) {
             "memory.soft_limit_in_bytes; out of memory, containers are killed by how far they are beyond oomguarpages",
         ),
         (Resource::Vmguarpages | Resource::Oomguarpages, V2) if memory => {
-            (Guaranteed, "memory.low; out of memory, containers are killed by how far they are beyond oomguarpages")
+            (Guaranteed, "memory.low, memory.min; out of memory, containers are killed by how far they are beyond oomguarpages")
         }
         (Resource::Kmemsize, _) if memory => (Counted, "what the kernel charges to the cgroup"),
         (Resource::Shmpages, _) if memory => (Counted, "memory.stat"),

@@ -42,7 +42,7 @@ const DELEGATED: [&str; 3] = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CtCgroup {
     pub(super) host: Host,
-    parent: String,
+    pub(super) parent: String,
     leaf: String,
     pub(super) unified: PathBuf,
 }
@@ -67,7 +67,6 @@ impl CtCgroup {
             file::ensure_dir(&top.join(&self.parent))?;
         }
         let unsupported = self.enable_controllers()?;
-        self.let_guarantees_through()?;
         let mut made: Vec<PathBuf> = Vec::new();
         // cgroup2 first: that directory is the claim on the container, and the last to go.
         let done = self.dirs().try_for_each(|dir| create_dir(&dir).map(|()| made.push(dir)));
@@ -179,17 +178,6 @@ impl CtCgroup {
             });
         }
         Ok(unsupported)
-    }
-
-    /// What a container is promised of its memory (`memory.low`) is its share of what the cgroup above it is promised, up to all of that (cgroup-v2,
-    /// "Memory"): the cgroup of all containers has no promise of its own to bound theirs by.
-    fn let_guarantees_through(&self) -> Result<(), Error> {
-        let top = self.host.top(Controller::Memory).filter(|place| place.v2);
-        // Not there: the kernel would not hand the controller down, which has been told.
-        match top.map(|top| top.dir.join(&self.parent).join("memory.low")).filter(|file| file.exists()) {
-            Some(file) => file::write(&file, "max"),
-            None => Ok(()),
-        }
     }
 
     /// Bounds first, then ownership: from then on the container could make cgroups.

@@ -36,6 +36,8 @@ impl CtCgroup {
         if let Some(reservation) = memory.reservation() {
             set_reservation(&controller, &place, reservation, missing)?;
         }
+        // Whether it was promised anything or not: others have come and gone.
+        self.host.share_promises(&self.parent, crate::counters::host_ram_bytes())?;
         match memory.swappiness() {
             None => Ok(()),
             Some(_) if place.v2 => {

@@ -33,6 +33,7 @@ mod life;
 mod limits;
 mod memory;
 mod processes;
+mod promise;
 mod support;
 mod sys;
 #[cfg(test)]

@@ -36,6 +36,8 @@ enum Part {
     Commands,
     /// The same programs inside and outside.
     Overhead,
+    /// The same with the kernel's beancounters (`UBC_ENFORCE`) and without.
+    Enforcing,
     /// What one more idle container takes of the host's memory.
     Footprint,
     /// A hundred containers at their limits: how long it takes to read all their counters.
@@ -92,6 +94,9 @@ fn measure_parts(
     let Some(node) = node else { return Ok(()) };
     if wanted(Part::Overhead) {
         overhead::measure(arguments.rounds, node, directory)?;
+    }
+    if wanted(Part::Enforcing) {
+        overhead::measure_enforcing(arguments.rounds, node, directory)?;
     }
     if wanted(Part::Footprint) {
         footprint::measure(node)?;

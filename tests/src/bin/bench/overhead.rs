@@ -32,26 +32,54 @@ const COUNTED: [Work; 4] = [
 
 type Work = (&'static str, Option<&'static str>, &'static str);
 
+/// Where it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Outside,
+    /// In the container that was started before the kernel was asked to refuse anything.
+    Inside,
+    /// In the container that the kernel refuses.
+    Enforced,
+}
+
+/// The container of [`Side::Inside`], and that of [`Side::Enforced`].
+const CONTAINERS: [&str; 2] = ["103", "104"];
+
 pub(crate) fn measure(rounds: u32, node: &Node, directory: &Path) -> Result<(), Box<dyn Error>> {
-    // No limit of CPU time: it would be measured instead.
-    node.vzctl(["create", "103"].into_iter().chain(NORMAL)).ok();
-    node.vzctl(["start", "103"]).ok();
-    let result = tables(rounds, node, directory);
-    node.vzctl(["stop", "103", "--fast"]).ok();
-    node.vzctl(["destroy", "103"]).ok();
+    println!("\nthe same program inside and outside, in turn, n = {rounds}; spreads are 10 %..90 %");
+    start(node, CONTAINERS[0]);
+    let works = [&WORKS[..], &COUNTED].concat();
+    let result = table(&works, &[Side::Outside, Side::Inside], rounds, node, directory);
+    end(node, CONTAINERS[0]);
     result
 }
 
-fn tables(rounds: u32, node: &Node, directory: &Path) -> Result<(), Box<dyn Error>> {
-    println!("\nthe same program inside and outside, in turn, n = {rounds}; spreads are 10 %..90 %");
-    table(&[&WORKS[..], &COUNTED].concat(), rounds, node, directory)?;
+/// What is counted, before the kernel's programs are there and with them: outside, in a container that is not attached, in one that is.
+pub(crate) fn measure_enforcing(rounds: u32, node: &Node, directory: &Path) -> Result<(), Box<dyn Error>> {
+    start(node, CONTAINERS[0]);
+    println!("\nwithout the kernel's beancounters, in turn, n = {rounds}; spreads are 10 %..90 %");
+    let mut result = table(&COUNTED, &[Side::Outside, Side::Inside], rounds, node, directory);
     if !enforcing(node) {
         println!("UBC_ENFORCE: this host's kernel does not take the programs, not measured");
-        return Ok(());
+    } else if result.is_ok() {
+        start(node, CONTAINERS[1]);
+        println!("\nwith them (UBC_ENFORCE), which costs outside too");
+        result = table(&COUNTED, &[Side::Outside, Side::Inside, Side::Enforced], rounds, node, directory);
+        end(node, CONTAINERS[1]);
     }
-    node.vzctl(["restart", "103", "--fast"]).ok();
-    println!("\nthe same with UBC_ENFORCE, which costs outside too");
-    table(&COUNTED, rounds, node, directory)
+    end(node, CONTAINERS[0]);
+    result
+}
+
+fn start(node: &Node, ctid: &str) {
+    // No limit of CPU time: it would be measured instead.
+    node.vzctl(["create", ctid].into_iter().chain(NORMAL)).ok();
+    node.vzctl(["start", ctid]).ok();
+}
+
+fn end(node: &Node, ctid: &str) {
+    node.vzctl(["stop", ctid, "--fast"]).ok();
+    node.vzctl(["destroy", ctid]).ok();
 }
 
 /// Has the kernel refuse for containers that start from now on; `false`: this host's kernel refuses nothing.
@@ -64,27 +92,48 @@ pub(crate) fn enforcing(node: &Node) -> bool {
     can
 }
 
-fn table(works: &[Work], rounds: u32, node: &Node, directory: &Path) -> Result<(), Box<dyn Error>> {
-    println!("  {:<7} {:>22} {:>22} {:>8}  what it does", "", "outside, ms", "inside, ms", "loss");
+fn table(works: &[Work], sides: &[Side], rounds: u32, node: &Node, directory: &Path) -> Result<(), Box<dyn Error>> {
+    print!("  {:<7}", "");
+    for side in sides {
+        print!(" {:>22} {:>8}", format!("{}, ms", format!("{side:?}").to_lowercase()), "loss");
+    }
+    println!("  what it does");
     for &(kind, place, what) in works {
-        let (mut outside, mut inside) = (Timings::default(), Timings::default());
+        let mut timings: Vec<(Side, Timings)> = sides.iter().map(|side| (*side, Timings::default())).collect();
         for round in 0..=rounds {
-            let mut plain = Command::new(directory.join("plain/bin/work"));
-            plain.arg(kind).arg(place.map_or(directory, Path::new));
-            let times = (
-                own_time(plain)?,
-                own_time(node.command("vzctl", ["exec", "103", "work", kind, place.unwrap_or("/root")]))?,
-            );
-            // The first round warms caches.
-            if round > 0 {
-                outside.add(times.0);
-                inside.add(times.1);
+            for (side, timings) in &mut timings {
+                let took = own_time(command(*side, kind, place, node, directory))?;
+                // The first round warms caches.
+                if round > 0 {
+                    timings.add(took);
+                }
             }
         }
-        let loss = inside.quantile(0.5).as_secs_f64() / outside.quantile(0.5).as_secs_f64() - 1.0;
-        println!("  {kind:<7} {:>22} {:>22} {:>6.1} %  {what}", spread(&outside), spread(&inside), loss * 100.0);
+        let median = |timings: &Timings| timings.quantile(0.5).as_secs_f64();
+        let first = median(&timings[0].1);
+        print!("  {kind:<7}");
+        for (at, (_, timings)) in timings.iter().enumerate() {
+            let loss =
+                if at == 0 { String::new() } else { format!("{:.1} %", (median(timings) / first - 1.0) * 100.0) };
+            print!(" {:>22} {loss:>8}", spread(timings));
+        }
+        println!("  {what}");
     }
     Ok(())
+}
+
+fn command(side: Side, kind: &str, place: Option<&str>, node: &Node, directory: &Path) -> Command {
+    let [plain, enforced] = CONTAINERS;
+    let inside = |ctid| node.command("vzctl", ["exec", ctid, "work", kind, place.unwrap_or("/root")]);
+    match side {
+        Side::Outside => {
+            let mut outside = Command::new(directory.join("plain/bin/work"));
+            outside.arg(kind).arg(place.map_or(directory, Path::new));
+            outside
+        }
+        Side::Inside => inside(plain),
+        Side::Enforced => inside(enforced),
+    }
 }
 
 /// What the program says it took.
