@@ -100,6 +100,7 @@ mod tests {
         let (root, host) = tree([("1000", "500"), ("2000", "700")]);
         host.share_promises("vz", 4096).unwrap();
         assert_eq!((get(&root, "vz/memory.low"), get(&root, "vz/memory.min")), ("3000".into(), "1200".into()));
+        let (root, host) = tree([("1000", "500"), ("2000", "700")]);
         host.share_promises("vz", 1200).unwrap();
         assert_eq!(get(&root, "vz/memory.min"), "900");
         let (root, host) = tree([("1000", "0"), ("max", "0")]);
