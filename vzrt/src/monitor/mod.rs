@@ -153,6 +153,8 @@ fn begin(plan: &Plan, host: &cgroup::Host, probe: Probe, run: &RunDir) -> Result
         tracing::warn!("Warning: /proc of the container shows the numbers of this host: {}", e.one_line());
     });
     let launched = launch(plan, host, Some(probe), files.ok(), &exec_init)?;
+    // Again: for the launch we had what the container inherits.
+    be_killed_last()?;
     let pid = launched.pid.as_raw();
     // The state is there before init runs: whoever kills us from here on leaves a container that is known.
     let init_start_ticks =
@@ -209,20 +211,24 @@ fn take_up(plan: &Plan, running: &Running, report: Channel) -> Result<(), Failed
     stay(kit)
 }
 
-/// A session of its own, no directory held, no signal blocked: those of the command that is starting us are not meant for us. And last among those
-/// that may be killed when the host is out of memory: a container within its promise counts for less than nothing, and our few pages are not
-/// to be had before its.
+/// A session of its own, no directory held, no signal blocked: those of the command that is starting us are not meant for us.
 pub(crate) fn leave_caller() -> Result<(), Failed> {
     nix::unistd::setsid().call(|| "setsid()")?;
     SigSet::empty().thread_set_mask().call(|| "sigprocmask()")?;
+    be_killed_last()?;
+    nix::unistd::chdir("/").call(|| "chdir(/)")
+}
+
+/// Last among those that may be killed when the host is out of memory: a container within its promise counts for less than nothing, and our few
+/// pages are not to be had before its.
+fn be_killed_last() -> Result<(), Failed> {
     match std::fs::write("/proc/self/oom_score_adj", "-999") {
         // A root without CAP_SYS_RESOURCE.
         Err(e) if e.kind() != std::io::ErrorKind::PermissionDenied => {
-            return Err(e).call(|| "write(/proc/self/oom_score_adj, -999)");
+            Err(e).call(|| "write(/proc/self/oom_score_adj, -999)")
         }
-        _ => {}
+        _ => Ok(()),
     }
-    nix::unistd::chdir("/").call(|| "chdir(/)")
 }
 
 /// Lets go of everything of the command that started us: its terminal, its pipes, its directory.
