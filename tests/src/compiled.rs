@@ -16,13 +16,15 @@ pub struct Tool(&'static str, &'static str);
 pub const ATTACK: Tool = Tool("attack", "tests/tests/security_support/attack.c");
 /// Takes so many of a resource, and keeps them.
 pub const TAKE: Tool = Tool("take", "tests/tests/beancounters/take.c");
+/// Fills a file system and says how far it came.
+pub const DISK: Tool = Tool("disk", "tests/tests/diskquota/disk.c");
 /// Does some work and says how long it took: for `bench`.
 pub const WORK: Tool = Tool("work", "tests/src/bin/bench/work.c");
 /// An init that tells when it ran: for `bench`.
 pub const TICK: Tool = Tool("tick", "tests/src/bin/bench/tick.c");
 
 /// All of them.
-pub const ALL: [Tool; 4] = [ATTACK, TAKE, WORK, TICK];
+pub const ALL: [Tool; 5] = [ATTACK, TAKE, DISK, WORK, TICK];
 
 impl Tool {
     /// The compiled tool, made if this source has not been compiled yet.

@@ -146,7 +146,7 @@ fn apply_stopped(
     host: &vzrt::cgroup::Host,
 ) -> Result<(), Failure> {
     if request.save && before.settings.disk_limits() != after.settings.disk_limits() {
-        disk::resize(&context.node, after, request)?;
+        disk::resize(&context.node, before, after, request)?;
     }
     let passwords = live::password_edits(request)?;
     if passwords.is_empty() {

@@ -5,6 +5,7 @@
 mod counters;
 mod footprint;
 mod images;
+mod limits;
 mod measure;
 mod overhead;
 mod root;
@@ -42,8 +43,10 @@ enum Part {
     Footprint,
     /// A hundred containers at their limits: how long it takes to read all their counters.
     Counters,
-    /// Writing through a container's image, beside writing into the file system that it is a file of.
+    /// Writing inside a container of each layout, beside writing into the file system that its area is on.
     Images,
+    /// Setting and reading limits of disk.
+    Limits,
 }
 
 fn main() -> ExitCode {
@@ -106,6 +109,9 @@ fn measure_parts(
     }
     if wanted(Part::Images) {
         images::measure(arguments.rounds, node)?;
+    }
+    if wanted(Part::Limits) {
+        limits::measure(arguments.rounds, node)?;
     }
     Ok(())
 }

@@ -67,7 +67,7 @@ fn resize_ploop(container: &Subject, request: &SetRequest) -> Result<(), Failure
 }
 
 /// Brings the bound of the private area in line with the configuration.
-pub(super) fn resize(node: &Node, container: &Subject, request: &SetRequest) -> Result<(), Failure> {
+pub(super) fn resize(node: &Node, before: &Subject, container: &Subject, request: &SetRequest) -> Result<(), Failure> {
     let limits = container.settings.disk_limits().effective();
     if decide::is_ploop(container) {
         return resize_ploop(container, request);
@@ -83,7 +83,17 @@ pub(super) fn resize(node: &Node, container: &Subject, request: &SetRequest) -> 
             ));
         };
         return match image::grow(&file, Size::Usable(space_kib)) {
-            Ok(Grown::Unchanged) => Ok(()),
+            Ok(Grown::Unchanged) => {
+                let had = before.settings.disk_limits().effective().space_kib.hard;
+                let has_kib = image::usable_kib(&file).map_err(|e| fail(&e))?;
+                // What was configured is in force, and what is to be is less. An image is a little larger than asked for, so its own size can't tell.
+                if limits.space_kib.hard < had && had <= Limit::Of(has_kib) {
+                    return Err(Failure::new(Exit::QuotaSet, "Unable to set the disk limits")
+                        .why(format!("the private area is an image whose files have {has_kib} KiB"))
+                        .hint("A private area on an image can only grow."));
+                }
+                Ok(())
+            }
             Ok(Grown::Online | Grown::Offline) => {
                 tracing::info!("The private area has {space_kib} KiB now");
                 Ok(())
@@ -96,7 +106,6 @@ pub(super) fn resize(node: &Node, container: &Subject, request: &SetRequest) -> 
             Err(e @ image::Error::NeedsCapSysResource(_)) => {
                 Err(fail(&e).hint("With --save it grows at the next start."))
             }
-            Err(e @ image::Error::Shrink { .. }) => Err(fail(&e).hint("A private area on an image can only grow.")),
             Err(e) => Err(fail(&e)),
         };
     }

@@ -201,7 +201,7 @@ impl Live<'_> {
         if self.before.settings.disk_limits() == self.after.settings.disk_limits() {
             return Ok(());
         }
-        disk::resize(&self.context.node, self.after, self.request)
+        disk::resize(&self.context.node, self.before, self.after, self.request)
     }
 
     /// Host name and name servers: in the kernel, and in the container's files.
