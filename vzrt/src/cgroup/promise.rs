@@ -100,6 +100,8 @@ mod tests {
         let (root, host) = tree([("1000", "500"), ("2000", "700")]);
         host.share_promises("vz", 4096).unwrap();
         assert_eq!((get(&root, "vz/memory.low"), get(&root, "vz/memory.min")), ("3000".into(), "1200".into()));
+        // A file of this tree keeps what was in it beyond what is written.
+        let (root, host) = tree([("1000", "500"), ("2000", "700")]);
         host.share_promises("vz", 1200).unwrap();
         assert_eq!(get(&root, "vz/memory.min"), "900");
         let (root, host) = tree([("1000", "0"), ("max", "0")]);
