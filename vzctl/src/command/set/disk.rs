@@ -88,9 +88,9 @@ pub(super) fn resize(node: &Node, before: &Subject, container: &Subject, request
                 let has_kib = image::usable_kib(&file).map_err(|e| fail(&e))?;
                 // What was configured is in force, and what is to be is less. An image is a little larger than asked for, so its own size can't tell.
                 if limits.space_kib.hard < had && had <= Limit::Of(has_kib) {
-                    return Err(Failure::new(Exit::QuotaSet, "Unable to set the disk limits")
-                        .why(format!("the private area is an image whose files have {has_kib} KiB"))
-                        .hint("A private area on an image can only grow."));
+                    tracing::warn!(
+                        "Warning: the private area keeps its {has_kib} KiB: it is an image, which can only grow"
+                    );
                 }
                 Ok(())
             }
