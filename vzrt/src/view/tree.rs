@@ -79,7 +79,11 @@ impl Tree for Own {
     }
 
     fn text_for(&mut self, file: u64, reader: u32) -> Option<String> {
-        (file == SHOWN_MOUNTS).then(|| self.view.mounts(reader))
+        match in_table(file) {
+            // They keep their rows for as long as these are good for, and a `set` shows at once.
+            Some(file) => self.counters.text(file),
+            None => (file == SHOWN_MOUNTS).then(|| self.view.mounts(reader)),
+        }
     }
 }
 

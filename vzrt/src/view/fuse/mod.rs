@@ -56,7 +56,8 @@ pub(crate) trait Tree {
     /// The text of a file as it is now; `None` when what it tells of has ended.
     fn text(&mut self, file: u64) -> Option<String>;
 
-    /// That of a file that tells each thread, as the host numbers them, something else.
+    /// That of a file whose text is not to be kept even for a moment: it tells each thread, as the host numbers them, something else, or knows
+    /// itself how long it is true.
     fn text_for(&mut self, _file: u64, _reader: u32) -> Option<String> {
         None
     }
