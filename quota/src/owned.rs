@@ -151,14 +151,14 @@ fn project_of(directory: BorrowedFd<'_>, path: &Path) -> Result<Option<(NonZeroU
 }
 
 fn free(area: &Path, ids: Ids, others: &[NonZeroU32]) -> Result<NonZeroU32, Error> {
-    let directory = open_directory(area)?;
-    let next_used = |id: u32| {
-        sys::next_project(directory.as_fd(), id)
-            .called(|| format!("quotactl_fd({}, Q_GETNEXTQUOTA, PRJQUOTA, {id})", area.display()))
+    // The kernel may still have a record of one that nobody uses any more: it writes those back when it has time.
+    let is_used = |id: NonZeroU32| {
+        let status = Project::open(area, id)?.status()?;
+        Ok::<_, Error>(status.is_limited() || status.inodes_used > 0 || status.space_used_kib > 0)
     };
     let is_free = |id: u32| -> Result<Option<NonZeroU32>, Error> {
         match NonZeroU32::new(id).filter(|id| !others.contains(id)) {
-            Some(id) if next_used(id.get())? != Some(id.get()) => Ok(Some(id)),
+            Some(id) if !is_used(id)? => Ok(Some(id)),
             _ => Ok(None),
         }
     };

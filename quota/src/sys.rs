@@ -302,18 +302,6 @@ pub(crate) fn project_quota(fd: BorrowedFd<'_>, project_id: u32) -> Result<Dqblk
     Ok(record)
 }
 
-/// The lowest project from `from` on that the file system has a record of: one with files or limits. Linux 4.6.
-pub(crate) fn next_project(fd: BorrowedFd<'_>, from: u32) -> Result<Option<u32>, Errno> {
-    let mut next = NextDqblk::default();
-    // SAFETY: Q_GETNEXTQUOTA fills one `struct if_nextdqblk`, which NextDqblk is.
-    match unsafe { quotactl(fd, Q_GETNEXTQUOTA, from, &mut next) } {
-        Ok(()) => Ok(Some(next.id)),
-        // ext4 says the one, xfs the other when there is none.
-        Err(Errno::NOENT | Errno::SRCH) => Ok(None),
-        Err(errno) => Err(errno),
-    }
-}
-
 /// Gives a directory entry, which is no link that would be followed, the project. Linux 6.17, whose numbers of these calls are the same
 /// on all architectures.
 pub(crate) fn set_project_of_entry(directory: BorrowedFd<'_>, name: &CStr, project_id: u32) -> Result<(), Errno> {

@@ -108,9 +108,10 @@ fn standing(resource: Resource, sources: &Sources) -> (Standing, &'static str) {
             Guaranteed,
             "memory.soft_limit_in_bytes; out of memory, containers are killed by how far they are beyond oomguarpages",
         ),
-        (Resource::Vmguarpages | Resource::Oomguarpages, V2) if memory => {
-            (Guaranteed, "memory.low, memory.min; out of memory, containers are killed by how far they are beyond oomguarpages")
-        }
+        (Resource::Vmguarpages | Resource::Oomguarpages, V2) if memory => (
+            Guaranteed,
+            "memory.low, memory.min; out of memory, containers are killed by how far they are beyond oomguarpages",
+        ),
         (Resource::Kmemsize, _) if memory => (Counted, "what the kernel charges to the cgroup"),
         (Resource::Shmpages, _) if memory => (Counted, "memory.stat"),
         (Resource::Dcachesize, V2) if memory => (Counted, "memory.stat: slab that can be given back"),
