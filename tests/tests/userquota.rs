@@ -64,6 +64,8 @@ fn root_inside_limits_its_users_with_debians_own_tools() {
             assert_ne!(try_inside(&node, "dd if=/dev/zero of=/fill bs=1M count=400").code, 0);
             assert_eq!(call(&node, "", "179, 0x800007 << 8, \"/dev/simfs\", 0, $b"), "38");
             assert_eq!(node.inside("repquota -a 2> /dev/null; true"), "");
+            assert_eq!(node.run("vzquota", ["stat", "101", "-t"]).code, 9);
+            assert_eq!(node.run("vzquota", ["setlimit2", "101", "-u", "1000", "-B", "9"]).code, 9);
             comes_from_a_host_with_quotas(&node);
             return;
         }
@@ -149,6 +151,18 @@ fn quotactl_answers_as_a_kernel_does_and_reaches_nothing_but_the_containers_own_
     let fourth = try_inside(&node, "setquota -g 5000 0 100 0 0 /");
     assert!(fourth.code != 0 && fourth.stderr.contains("Disk quota exceeded"), "{}", fourth.stderr);
     node.inside("setquota -u 5000 0 200 0 0 /; setquota -u 5001 0 0 0 0 /; setquota -g 5000 0 100 0 0 /");
+    // From outside it is the same limits.
+    let vzquota = |arguments: &[&str]| node.run("vzquota", arguments);
+    vzquota(&["setlimit2", "101", "-u", "5002", "-b", "50", "-B", "77"]).ok();
+    assert!(node.inside("repquota -vnu / | grep 5002").contains(" 77 "));
+    let told = vzquota(&["stat", "101", "-t"]).ok().stdout;
+    assert!(told.contains("User/group quota: on,active\nUgids: ") && told.contains(", limit 3\n"), "{told}");
+    assert!(told.contains("Ugid limit was exceeded: yes\n"), "{told}");
+    assert!(
+        told.contains("5002         user 1k-blocks           0          50          77          loaded\n"),
+        "{told}"
+    );
+    assert_eq!(vzquota(&["setlimit2", "101", "-u", "5002", "-b", "100"]).code, 2);
     // A second container's users are others, though their numbers are the same.
     let create = ["create", "102", "--ostemplate", DEBIAN_12_TOOLS, "--diskspace", "50M", "--quotaugidlimit", "5"];
     node.done(create);

@@ -1,4 +1,6 @@
-//! `vzquota`: the first level of disk quota by OpenVZ's own command. The quota id is the container's number.
+//! `vzquota`: disk quota by OpenVZ's own command. The quota id is the container's number.
+
+mod ugid;
 
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 use vzrt::Ctid;
 
+use self::ugid::Ugids;
 use super::{Outcome, Report, config_dir, json, json_switch, node};
 use crate::config::Node;
 use crate::decide;
@@ -149,18 +152,32 @@ fn work(matches: &ArgMatches) -> Result<Outcome, Refusal> {
         crate::Exit::NoContainerConfig => Refusal(11, format!("there is no container {ctid}")),
         _ => Refusal(12, chain(&e)),
     })?;
-    if matches!(verb, "setlimit2" | "reload2") || (matches!(verb, "stat" | "show") && own.get_flag("ugid")) {
-        return Err(Refusal(9, "second-level quota is off".into()));
+    if matches!(verb, "setlimit2" | "reload2") {
+        let ugids = Ugids::of(&container)?.ok_or_else(|| Refusal(9, "second-level quota is off".into()))?;
+        // What the kernel has is all there is: there is nothing to load again.
+        if verb == "setlimit2" {
+            ugids.set(own)?;
+        }
+        return Ok(Ok(Report::default()));
     }
     if matches!(verb, "stat" | "show") {
-        let table = if decide::is_image(&container) { of_image(&container)? } else { of_project(&container, verb)? };
-        return Ok(if own.get_flag("json") {
+        let mut table =
+            if decide::is_image(&container) { of_image(&container)? } else { of_project(&container, verb)? };
+        if own.get_flag("ugid") {
+            let limit = container.settings.user_quota().map_or(0, std::num::NonZeroU32::get);
+            let report = Ugids::of(&container)?.map(|ugids| ugids.report()).transpose()?;
+            table.ugid = Some(report.unwrap_or_else(|| ugid::Report::off(limit)));
+        }
+        // As a script has to be told that the numbers of the second level are none.
+        let inactive = table.ugid.as_ref().is_some_and(|report| !report.is_on());
+        let told = if own.get_flag("json") {
             json(&table)
         } else if matches.get_flag("batch") {
             Ok(Report::of(table.batch()))
         } else {
             Ok(Report::of(table.text(now_s())))
-        });
+        };
+        return Ok(told.map(|report| Report { exit: if inactive { 9 } else { report.exit }, ..report }));
     }
     change(&node, &container, verb, own)?;
     Ok(Ok(Report::default()))
@@ -254,6 +271,9 @@ struct Table {
     ctid: u32,
     blocks_kib: Row,
     inodes: Row,
+    /// With `-t`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ugid: Option<ugid::Report>,
 }
 
 fn of_project(container: &Subject, verb: &str) -> Result<Table, Refusal> {
@@ -269,6 +289,7 @@ fn of_project(container: &Subject, verb: &str) -> Result<Table, Refusal> {
         ctid: container.ctid.get(),
         blocks_kib: row(status.space_used_kib, status.space_kib, status.space_grace_ends_s),
         inodes: row(status.inodes_used, status.inodes, status.inodes_grace_ends_s),
+        ugid: None,
     })
 }
 
@@ -288,6 +309,7 @@ fn of_image(container: &Subject) -> Result<Table, Refusal> {
         ctid: container.ctid.get(),
         blocks_kib: row(usage.space_used_kib, usage.space_total_kib),
         inodes: row(usage.inodes_used, usage.inodes_total),
+        ugid: None,
     })
 }
 
@@ -301,7 +323,8 @@ impl Table {
             let (soft, hard) = (plain(row.soft), plain(row.hard));
             format!("{name:>11} {:>14}{} {soft:>14} {hard:>14} {left:>8}\n", row.usage, if over { '*' } else { ' ' })
         };
-        head + &row("1k-blocks", &self.blocks_kib) + &row("inodes", &self.inodes)
+        let ugid = self.ugid.as_ref().map(ugid::Report::text).unwrap_or_default();
+        head + &row("1k-blocks", &self.blocks_kib) + &row("inodes", &self.inodes) + &ugid
     }
 
     fn batch(&self) -> String {
@@ -350,6 +373,7 @@ mod tests {
             ctid: 101,
             blocks_kib: row(1_100_000, 1_048_576, 1_153_434, Some(1000 + 6 * 86_400 + 23 * 3600)),
             inodes: row(8123, 100_000, 110_000, None),
+            ugid: None,
         };
         assert_eq!(
             table.text(1000),
