@@ -5,6 +5,7 @@
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
@@ -18,6 +19,9 @@ use crate::sys::{self, Dqblk, Dqinfo};
 use crate::{Limit, SoftHard};
 
 mod kept;
+
+/// How long to wait for the kernel to let go of an image that nobody uses any more.
+const LETTING_GO: Duration = Duration::from_secs(1);
 
 /// The quotas of users and groups of one mounted file system.
 #[derive(Debug, Clone)]
@@ -200,9 +204,21 @@ pub fn has(file: &Path) -> Result<bool, Error> {
     image::has_quota(&Image::open(file)?)
 }
 
+/// Whether no loop device has the image. The kernel lets go of it a moment after its last user, and who was that may have ended just now.
+fn is_let_go(image: &Image<'_>) -> Result<bool, CallError> {
+    let until = Instant::now() + LETTING_GO;
+    while image.find()?.is_some() {
+        if Instant::now() > until {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(true)
+}
+
 fn change(file: &Path, wanted: bool, arguments: &[&str]) -> Result<Prepared, Error> {
     let image = Image::open_locked(file)?;
-    if image::has_quota(&image)? == wanted || image.find()?.is_some() {
+    if image::has_quota(&image)? == wanted || !is_let_go(&image)? {
         return Ok(Prepared::Unchanged);
     }
     image::replay_journal(&image)?;

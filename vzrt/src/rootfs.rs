@@ -248,11 +248,7 @@ fn mount_image(file: &Path, options: quota::image::Options) -> Result<(quota::im
             let Err(missing) = users::support()? else { return Err(e.into()) };
             tracing::warn!("Warning: no quotas of users and groups inside: {missing}");
             drop(device);
-            // The kernel lets go of the device a moment after its last user.
-            let until = std::time::Instant::now() + std::time::Duration::from_secs(2);
-            while users::take_away(file)? == users::Prepared::Unchanged && std::time::Instant::now() < until {
-                std::thread::sleep(std::time::Duration::from_millis(5));
-            }
+            users::take_away(file)?;
             let device = image::attach(file)?;
             let area = image::mount_with(&device, image::Options { limits_users: false, ..options })?;
             Ok((device, area))
