@@ -16,7 +16,7 @@ use tests::program;
 use tests::suite::{self, Policy};
 
 /// For a whole run; a machine still up after this is killed.
-const RUN_LIMIT: Duration = Duration::from_secs(30 * 60);
+const RUN_LIMIT: Duration = Duration::from_secs(40 * 60);
 
 #[derive(Parser)]
 struct Arguments {
