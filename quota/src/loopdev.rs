@@ -127,15 +127,25 @@ impl<'a> Image<'a> {
     /// Waits until no device has this image, for who has just let go of the last: the kernel detaches it in the close, at times a moment
     /// later.
     pub(crate) fn wait_until_detached(&self) -> Result<(), CallError> {
-        let deadline = Instant::now() + DETACHING;
+        match self.still_attached(DETACHING)? {
+            None => Ok(()),
+            Some(device) => {
+                Err(Errno::BUSY).called(|| format!("detaching {} from {}", self.path.display(), device.path()))
+            }
+        }
+    }
+
+    /// The device that still has this image after so long; `None` as soon as none has.
+    pub(crate) fn still_attached(&self, patience: Duration) -> Result<Option<Loop>, CallError> {
+        let deadline = Instant::now() + patience;
         while let Some(device) = self.find()? {
             if Instant::now() > deadline {
-                return Err(Errno::BUSY).called(|| format!("detaching {} from {}", self.path.display(), device.path()));
+                return Ok(Some(device));
             }
             drop(device);
             std::thread::sleep(Duration::from_millis(1));
         }
-        Ok(())
+        Ok(None)
     }
 
     /// The same file through a description of its own: a loop device keeps the one it is given, and a lock on it, while it is attached.

@@ -294,6 +294,7 @@ mod tests {
         assert_eq!((record.inodes_soft, record.inodes_hard), (7, 9));
         assert_eq!(status(&record).inodes, limits.inodes);
         assert_eq!(status(&record).space_kib.hard, Limit::Unlimited);
+        assert!(status(&record).is_limited() && !status(&Dqblk::default()).is_limited());
     }
 
     #[test]

@@ -385,9 +385,11 @@ pub(crate) fn quotactl_of_device(
 }
 
 /// Usage and limits of a user (0) or group (1).
-pub(crate) fn user_quota(device: &CStr, kind: u32, id: u32, record: &mut Dqblk) -> Result<(), Errno> {
+pub(crate) fn user_quota(device: &CStr, kind: u32, id: u32) -> Result<Dqblk, Errno> {
+    let mut record = Dqblk::default();
     // SAFETY: Q_GETQUOTA fills one `struct if_dqblk`, which Dqblk is.
-    unsafe { quotactl_raw(device, Q_GETQUOTA << 8 | kind, id, std::ptr::from_mut(record).cast()) }
+    unsafe { quotactl_raw(device, Q_GETQUOTA << 8 | kind, id, (&raw mut record).cast()) }?;
+    Ok(record)
 }
 
 /// The next one from `id` on.
@@ -445,10 +447,5 @@ pub(crate) fn set_user_info(device: &CStr, kind: u32, mut info: Dqinfo) -> Resul
 /// `argument` must be what the command in `word` reads or fills.
 unsafe fn quotactl_raw(device: &CStr, word: u32, id: u32, argument: *mut u8) -> Result<(), Errno> {
     // SAFETY: the caller vouches for `argument`; `device` is a string that outlives the call.
-    let result = unsafe { libc::syscall(libc::SYS_quotactl, word, device.as_ptr(), id, argument) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL))
-    }
+    answered(unsafe { libc::syscall(libc::SYS_quotactl, word, device.as_ptr(), id, argument) })
 }

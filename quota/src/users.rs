@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -59,8 +59,7 @@ impl Users {
     /// # Errors
     /// [`CallError`]; `ESRCH` when such quotas are not on.
     pub fn status(&self, kind: Kind, id: u32) -> Result<Status, CallError> {
-        let mut record = Dqblk::default();
-        sys::user_quota(&self.device, kind.number(), id, &mut record).called(|| self.call("Q_GETQUOTA", kind, id))?;
+        let record = sys::user_quota(&self.device, kind.number(), id).called(|| self.call("Q_GETQUOTA", kind, id))?;
         Ok(status(&record))
     }
 
@@ -204,21 +203,9 @@ pub fn has(file: &Path) -> Result<bool, Error> {
     image::has_quota(&Image::open(file)?)
 }
 
-/// Whether no loop device has the image. The kernel lets go of it a moment after its last user, and who was that may have ended just now.
-fn is_let_go(image: &Image<'_>) -> Result<bool, CallError> {
-    let until = Instant::now() + LETTING_GO;
-    while image.find()?.is_some() {
-        if Instant::now() > until {
-            return Ok(false);
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok(true)
-}
-
 fn change(file: &Path, wanted: bool, arguments: &[&str]) -> Result<Prepared, Error> {
     let image = Image::open_locked(file)?;
-    if image::has_quota(&image)? == wanted || !is_let_go(&image)? {
+    if image::has_quota(&image)? == wanted || image.still_attached(LETTING_GO)?.is_some() {
         return Ok(Prepared::Unchanged);
     }
     image::replay_journal(&image)?;

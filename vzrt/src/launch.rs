@@ -31,6 +31,7 @@ pub(crate) struct Launched {
     pub(crate) console: OwnedFd,
     channel: Channel,
     files: Option<Files>,
+    user_quota: Option<UserQuota>,
 }
 
 /// What the first process does once all is built. Runs in the child; an init of the container's replaces it and does not come back.
@@ -48,6 +49,8 @@ pub(crate) struct Remains {
     pub(crate) connection: Option<Connection>,
     /// Where its system calls ask.
     pub(crate) listener: Option<OwnedFd>,
+    /// The quotas of its users and groups.
+    pub(crate) user_quota: Option<UserQuota>,
 }
 
 /// The files that tell a container of itself, served while it is being built.
@@ -125,7 +128,7 @@ pub(crate) fn launch(
             if let Some(quota) = &user_quota {
                 container::make_name_of_file_system(child.pid, plan.vz.ids, &quota.node, quota.device)?;
             }
-            Ok(Launched { pid: child.pid, pidfd: child.pidfd, console, channel: ours, files })
+            Ok(Launched { pid: child.pid, pidfd: child.pidfd, console, channel: ours, files, user_quota })
         }
         Some((Message::Failed(trouble), _)) => Err(trouble),
         Some((other, _)) => Err(Trouble::Call(format!("the container's first process said {other:?} out of turn"))),
@@ -150,7 +153,14 @@ impl Launched {
             }
         }
         let connection = self.files.map(|files| files.connection);
-        Ok(Remains { pid: self.pid, init: self.pidfd, console: self.console, connection, listener })
+        Ok(Remains {
+            pid: self.pid,
+            init: self.pidfd,
+            console: self.console,
+            connection,
+            listener,
+            user_quota: self.user_quota,
+        })
     }
 }
 

@@ -11,12 +11,7 @@ pub(super) fn run(context: &Context) -> Outcome {
     let _lock = context.lock("compacting")?;
     let container = context.container()?;
     vzrt::settle(&context.run_dir(), &context.cgroups()?).map_err(|e| failed(&e))?;
-    let bounded = decide::image_file(&container.ve_private);
-    let file = if decide::is_ploop(&container) {
-        decide::ploop_image(&container.ve_private)
-    } else if container.settings.tree.is_some() && bounded.is_file() {
-        bounded
-    } else {
+    let Some(file) = decide::image_of(&container) else {
         return Err(Failure::new(Exit::Compact, "The private area is a directory, there is nothing to compact"));
     };
     if !file.exists() {

@@ -14,7 +14,7 @@ use vzrt::{Ctid, Plan};
 
 pub use resources::{bounds, only_rates, oom_score_adj, resources, without_rates};
 pub use root::{
-    image_file, is_bounded_by_image, is_bounded_by_project, is_image, is_ploop, is_preallocated, own_area, own_project,
+    image_file, image_of, is_bounded_by_image, is_bounded_by_project, is_ploop, is_preallocated, own_area, own_project,
     ploop_image, root, wants_quota,
 };
 

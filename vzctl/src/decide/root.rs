@@ -69,7 +69,7 @@ pub fn wants_quota(node: &Node, container: &Subject) -> bool {
 /// 61: it can't be made one.
 pub fn own_project(node: &Node, container: &Subject) -> Result<Option<Project>, Failure> {
     let private = &container.ve_private;
-    if !private.is_dir() || is_image(container) || !wants_quota(node, container) {
+    if !private.is_dir() || image_of(container).is_some() || !wants_quota(node, container) {
         return Ok(None);
     }
     match support(private)? {
@@ -101,37 +101,30 @@ pub fn own_area(node: &Node, area: &Path) -> Result<Project, Failure> {
 /// The file system could not be asked.
 pub fn is_bounded_by_project(node: &Node, container: &Subject) -> Result<bool, Failure> {
     let private = &container.ve_private;
-    Ok(!is_image(container) && wants_quota(node, container) && support(private)? == Support::Available)
+    Ok(image_of(container).is_none() && wants_quota(node, container) && support(private)? == Support::Available)
 }
 
-/// Whether the private area is an image, of the ploop layout or to bound one of the simfs layout. Of the latter only an area over a template tree can have one in it: there the private directory is ours. A whole
-/// tree is the container's own, and a file of that name in it is nothing but a file.
+/// The image that the private area is: of the ploop layout, or to bound one of the simfs layout. Of the latter only an area over a template tree
+/// can have one in it: there the private directory is ours. A whole tree is the container's own, and a file of that name in it is nothing but a
+/// file.
 #[must_use]
-pub fn is_image(container: &Subject) -> bool {
-    is_ploop(container) || container.settings.tree.is_some() && container.ve_private.join(IMAGE).is_file()
+pub fn image_of(container: &Subject) -> Option<PathBuf> {
+    let private = &container.ve_private;
+    if is_ploop(container) {
+        return Some(ploop_image(private));
+    }
+    Some(image_file(private)).filter(|file| container.settings.tree.is_some() && file.is_file())
 }
 
 fn disk(node: &Node, container: &Subject, private: &Path) -> Result<Disk, Failure> {
-    let hard = container.settings.disk_limits().effective().space_kib.hard;
-    if is_ploop(container) {
-        let size = match hard {
-            quota::Limit::Of(kib) => Some(Size::Image(kib.saturating_mul(1024))),
-            quota::Limit::Unlimited => None,
-        };
-        return Ok(Disk::Image {
-            file: ploop_image(private),
-            size,
-            keeps_space: is_preallocated(container),
-            fsck: true,
-        });
-    }
     let limits = container.settings.disk_limits();
-    if is_image(container) {
-        let size = match hard {
+    if let Some(file) = image_of(container) {
+        let size = match limits.effective().space_kib.hard {
+            quota::Limit::Of(kib) if is_ploop(container) => Some(Size::Image(kib.saturating_mul(1024))),
             quota::Limit::Of(kib) => Some(Size::Usable(kib)),
             quota::Limit::Unlimited => None,
         };
-        return Ok(Disk::Image { file: private.join(IMAGE), size, keeps_space: false, fsck: true });
+        return Ok(Disk::Image { file, size, keeps_space: is_preallocated(container), fsck: true });
     }
     if !private.is_dir() || !is_bounded_by_project(node, container)? {
         return Ok(Disk::Unbounded);

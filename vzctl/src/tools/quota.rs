@@ -5,7 +5,7 @@ mod ugid;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ::quota::project::{self, Project};
+use ::quota::project::Project;
 use ::quota::{EffectiveLimits, Limit, SoftHard, image, owned};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use rustix::fs::{Mode, OFlags};
@@ -162,7 +162,7 @@ fn work(matches: &ArgMatches) -> Result<Outcome, Refusal> {
     }
     if matches!(verb, "stat" | "show") {
         let mut table =
-            if decide::is_image(&container) { of_image(&container)? } else { of_project(&container, verb)? };
+            if decide::image_of(&container).is_some() { of_image(&container)? } else { of_project(&container, verb)? };
         if own.get_flag("ugid") {
             let limit = container.settings.user_quota().map_or(0, std::num::NonZeroU32::get);
             let report = Ugids::of(&container)?.map(|ugids| ugids.report()).transpose()?;
@@ -197,7 +197,8 @@ fn change(node: &Node, container: &Subject, verb: &str, own: &ArgMatches) -> Res
     }
     let project = project(container)?;
     let status = project.status().map_err(|e| Refusal::call(&e))?;
-    let on = is_on(&status);
+    // Quota that limits nothing is off.
+    let on = status.is_limited();
     let done = match verb {
         "on" if on => return Err(Refusal(5, "quota is on already".into())),
         "on" => project.set_limits(&asked(configured(), own)?),
@@ -217,11 +218,6 @@ fn change(node: &Node, container: &Subject, verb: &str, own: &ArgMatches) -> Res
 fn project(container: &Subject) -> Result<Project, Refusal> {
     let found = owned::of(&container.ve_private).map_err(|e| Refusal::call(&e))?;
     found.ok_or_else(|| Refusal(11, format!("{} has no project id", container.ve_private.display())))
-}
-
-/// Quota that limits nothing is off.
-fn is_on(status: &project::Status) -> bool {
-    status.space_kib != SoftHard::UNLIMITED || status.inodes != SoftHard::UNLIMITED
 }
 
 /// The limits with what the command line changes in them.
@@ -279,7 +275,7 @@ struct Table {
 fn of_project(container: &Subject, verb: &str) -> Result<Table, Refusal> {
     let project = project(container)?;
     let status = project.status().map_err(|e| Refusal::call(&e))?;
-    if verb == "stat" && !is_on(&status) {
+    if verb == "stat" && !status.is_limited() {
         return Err(Refusal(6, "quota is off".into()));
     }
     let grace_s = Some(project.grace_s().map_err(|e| Refusal::call(&e))?);

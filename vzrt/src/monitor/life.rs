@@ -66,7 +66,7 @@ pub(super) struct Charge {
 
 impl Charge {
     /// That of a container whose init is not the caller's child.
-    pub(super) fn of(plan: &Plan, init_pid: i32) -> Self {
+    pub(super) fn of(plan: &Plan, init_pid: i32, user_quota: Option<UserQuota>) -> Self {
         let vz = &plan.vz;
         Self {
             ctid: plan.ctid,
@@ -79,7 +79,7 @@ impl Charge {
             log_file: vz.log_file.clone(),
             init_pid,
             init_is_child: false,
-            user_quota: UserQuota::of(plan),
+            user_quota,
         }
     }
 }

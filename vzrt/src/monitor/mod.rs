@@ -34,6 +34,7 @@ use crate::lock::close_inherited;
 use crate::net::Probe;
 use crate::plan::Plan;
 use crate::state::{RunDir, Running, State, boot_id, start_ticks};
+use crate::userquota::UserQuota;
 use crate::verbs::VerbError;
 use crate::view::fuse::Connection;
 use crate::{cgroup, counters, sys};
@@ -122,8 +123,8 @@ fn run(plan: &Plan, host: &cgroup::Host, probe: Probe, report: &Channel) -> ! {
         if let Err(e) = crate::net::announce(&plan.vz.net, &plan.vz.net.ips().collect::<Vec<_>>()) {
             tracing::debug!("announce: {}", chain(&e));
         }
-        let Remains { pid, init, console, connection, listener } = remains;
-        let charge = Charge { init_is_child: true, ..Charge::of(plan, pid.as_raw()) };
+        let Remains { pid, init, console, connection, listener, user_quota } = remains;
+        let charge = Charge { init_is_child: true, ..Charge::of(plan, pid.as_raw(), user_quota) };
         // From now on whoever serves finds it in the table of descriptors.
         let _in_the_table = listener.map(IntoRawFd::into_raw_fd);
         stay(Kit { charge, init, console: Some(console), connection, alive })
@@ -203,7 +204,8 @@ fn take_up(plan: &Plan, running: &Running, report: Channel) -> Result<(), Failed
     let init = running.init.try_clone().call(|| "dup(pidfd)")?;
     let (connection, files) =
         Connection::new().inspect_err(|e| tracing::warn!("Warning: {}", e.one_line())).ok().unzip();
-    let kit = Kit { charge: Charge::of(plan, running.state.init_pid), init, console: None, connection, alive };
+    let charge = Charge::of(plan, running.state.init_pid, UserQuota::of(plan));
+    let kit = Kit { charge, init, console: None, connection, alive };
     kit.sign()?;
     detach()?;
     report.send(&Message::Ready, files.as_ref().map(AsFd::as_fd))?;

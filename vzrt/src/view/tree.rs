@@ -71,11 +71,8 @@ impl Tree for Own {
     }
 
     fn text(&mut self, file: u64) -> Option<String> {
-        match file_of(file) {
-            // Its cgroup is gone: the container has ended, or is about to.
-            Some(file) => self.view.text(file).ok(),
-            None => self.counters.text(in_table(file)?),
-        }
+        // Its cgroup is gone: the container has ended, or is about to.
+        self.view.text(file_of(file)?).ok()
     }
 
     fn text_for(&mut self, file: u64, reader: u32) -> Option<String> {

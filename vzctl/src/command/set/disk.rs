@@ -73,10 +73,9 @@ pub(super) fn resize(node: &Node, before: &Subject, container: &Subject, request
         return resize_ploop(container, request);
     }
     let saved = request.save;
-    let file = decide::image_file(&container.ve_private);
     let fail =
         |e: &(dyn std::error::Error + 'static)| Failure::because(Exit::QuotaSet, "Unable to set the disk limits", e);
-    if decide::is_image(container) {
+    if let Some(file) = decide::image_of(container) {
         let Limit::Of(space_kib) = limits.space_kib.hard else {
             return Err(Failure::new(Exit::QuotaSet, "Unable to set the disk limits").why(
                 "this host has no quota for directories, so the private area is an image, and an image has a size",

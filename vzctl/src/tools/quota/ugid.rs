@@ -1,7 +1,5 @@
 //! The second level in `vzquota`: limits of users and groups inside, from outside.
 
-use std::path::PathBuf;
-
 use ::quota::project::Status;
 use ::quota::quotactl::Kind;
 use ::quota::users::{Grace, Users};
@@ -62,10 +60,10 @@ struct Object {
 impl Ugids {
     /// Those of a container; `None` where there are none in force: it has none, is not mounted, or the kernel has none.
     pub(super) fn of(container: &Subject) -> Result<Option<Self>, Refusal> {
-        let Some(most) = container.settings.user_quota().filter(|_| decide::is_image(container)) else {
+        let (Some(most), Some(file)) = (container.settings.user_quota(), decide::image_of(container)) else {
             return Ok(None);
         };
-        let Some(device) = image::attached(&file(container)).map_err(|e| Refusal::call(&e))? else { return Ok(None) };
+        let Some(device) = image::attached(&file).map_err(|e| Refusal::call(&e))? else { return Ok(None) };
         let users = Users::on(device.number());
         Ok(users.grace(Kind::User).is_ok().then_some(Self { users, most: most.get() }))
     }
@@ -95,18 +93,18 @@ impl Ugids {
 
     /// What there is to tell.
     pub(super) fn report(&self) -> Result<Report, Refusal> {
-        let (mut grace, mut objects) = (Vec::new(), Vec::new());
+        let (mut grace, mut objects, mut limited) = (Vec::new(), Vec::new(), 0);
         for (kind, name) in KINDS {
             let times = self.users.grace(kind).map_err(failed)?;
             grace.push(Times { kind: name, block_s: times.space_s, inode_s: times.inodes_s });
             let mut from = 0;
             while let Some((id, status)) = self.users.next(kind, from).map_err(failed)? {
+                limited += u64::from(status.is_limited());
                 objects.push(Object::new(id, name, &status));
                 let Some(after) = id.checked_add(1) else { break };
                 from = after;
             }
         }
-        let limited = objects.iter().filter(|object| object.is_limited()).count() as u64;
         let total = objects.len() as u64;
         Ok(Report { on: true, total, limit: self.most, exceeded: limited >= u64::from(self.most), grace, objects })
     }
@@ -167,10 +165,6 @@ impl Object {
         }
     }
 
-    fn is_limited(&self) -> bool {
-        self.blocks_kib != SoftHard::UNLIMITED || self.inodes != SoftHard::UNLIMITED
-    }
-
     /// No limit is 0 here, as users and groups have it.
     fn text(&self, now_s: u64) -> String {
         let row = |resource: &str, used: u64, limits: SoftHard, expires_s: Option<u64>| {
@@ -183,11 +177,6 @@ impl Object {
         row("1k-blocks", self.used_kib, self.blocks_kib, self.blocks_expire_s)
             + &row("inodes", self.inodes_used, self.inodes, self.inodes_expire_s)
     }
-}
-
-fn file(container: &Subject) -> PathBuf {
-    let private = &container.ve_private;
-    if decide::is_ploop(container) { decide::ploop_image(private) } else { decide::image_file(private) }
 }
 
 /// Limits with what is given in them; 0 is none, as for setquota(8).
@@ -230,7 +219,6 @@ mod tests {
             inodes: SoftHard::UNLIMITED,
             inodes_expire_s: None,
         };
-        assert!(object.is_limited());
         assert_eq!(
             object.text(0),
             "1000         user 1k-blocks       38220           0         100          loaded\n\
