@@ -9,13 +9,7 @@
 #include "charge.h"
 #include <bpf/bpf_endian.h>
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1 << 20);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __u64);
-	__type(value, struct buffers);
-} buffers SEC(".maps");
+TABLE(buffers, struct buffers, 3)
 
 /* The buffers of a socket of a container: most others are told by their network namespace. */
 static __always_inline struct buffers *buffers_of(const struct sock *sk)
@@ -24,7 +18,7 @@ static __always_inline struct buffers *buffers_of(const struct sock *sk)
 
 	if (!sk || sk->__sk_common.skc_net.net->user_ns->level == 0)
 		return 0;
-	return bpf_map_lookup_elem(&buffers, &key);
+	return buffers_find(key);
 }
 
 static __always_inline struct slot *slot_of_buffers(const struct buffers *of)
@@ -36,8 +30,11 @@ static __always_inline struct slot *slot_of_buffers(const struct buffers *of)
 static __always_inline void begin(const struct sock *sk, struct slot *slot, const struct buffers *new)
 {
 	__u64 key = (__u64)sk;
+	struct buffers *before = buffers_find(key);
 
-	if (bpf_map_update_elem(&buffers, &key, new, BPF_ANY) && slot)
+	if (before)
+		*before = *new;
+	else if (buffers_put(key, new) && slot)
 		__sync_fetch_and_add(&slot->uncharged, 1);
 }
 
@@ -49,7 +46,7 @@ static __always_inline void inherit(const struct sock *sk, const struct sock *li
 
 	if (sk->__sk_common.skc_net.net->user_ns->level == 0)
 		return;
-	parent = bpf_map_lookup_elem(&buffers, &key);
+	parent = buffers_find(key);
 	if (!parent)
 		return;
 	new.slot = parent->slot;
@@ -164,7 +161,7 @@ SEC("lsm/sk_free_security")
 int BPF_PROG(vz_buffer_free, struct sock *sk)
 {
 	__u64 key = (__u64)sk;
-	struct buffers *found = bpf_map_lookup_elem(&buffers, &key);
+	struct buffers *found = buffers_find(key), was;
 	struct slot *slot;
 
 	if (!found)
@@ -174,7 +171,7 @@ int BPF_PROG(vz_buffer_free, struct sock *sk)
 		settle(slot, found->tcp ? TCPRCVBUF : DGRAMRCVBUF, &found->received, 0);
 		settle(slot, found->tcp ? TCPSNDBUF : OTHERSOCKBUF, &found->sent, 0);
 	}
-	bpf_map_delete_elem(&buffers, &key);
+	buffers_take(key, &was);
 	return 0;
 }
 

@@ -6,6 +6,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
+#include "table.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -34,14 +35,8 @@ struct {
 	__type(value, struct slot);
 } slots SEC(".maps");
 
-/* What exists and was charged; the loader sizes it by the host's memory. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1 << 20);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __u64);
-	__type(value, struct charge);
-} charges SEC(".maps");
+/* What exists and was charged. */
+TABLE(charges, struct charge, 5)
 
 enum manner { HARD, SOFT, FORCE };
 
@@ -269,13 +264,15 @@ static __always_inline int charge_all(const void *object, __u32 resource, __u64 
 {
 	__u64 key = (__u64)object;
 	struct charge charge = { .resource = resource, .amount = amount };
-	struct slot *slot = current_slot(&charge.slot);
+	__u32 number;
+	struct slot *slot = current_slot(&number);
 	long failed;
 
 	if (!slot)
 		return 0;
+	charge.slot = number;
 	charge.generation = slot->generation;
-	failed = bpf_map_update_elem(&charges, &key, &charge, BPF_NOEXIST);
+	failed = charges_put(key, &charge);
 	if (failed) {
 		if (failed != -EEXIST)
 			__sync_fetch_and_add(&slot->uncharged, 1);
@@ -285,7 +282,7 @@ static __always_inline int charge_all(const void *object, __u32 resource, __u64 
 		error = ENOMEM;
 	else if (may_hold(slot, resource, amount, manner))
 		return 0;
-	bpf_map_delete_elem(&charges, &key);
+	charges_take(key, &charge);
 	return -error;
 }
 
@@ -304,20 +301,24 @@ static __always_inline void charge_anyway(const void *object, __u32 resource, __
 static __always_inline struct charge *charge_of(const void *object, __u32 resource, __u64 amount)
 {
 	__u64 key = (__u64)object;
-	struct charge *found = bpf_map_lookup_elem(&charges, &key), new = { .resource = resource, .amount = amount };
+	struct charge *found = charges_find(key), new = { .resource = resource, .amount = amount };
 	struct slot *slot;
+	__u32 number;
+	long failed;
 
 	if (found)
 		return found;
-	slot = current_slot(&new.slot);
+	slot = current_slot(&number);
 	if (!slot)
 		return 0;
+	new.slot = number;
 	new.generation = slot->generation;
-	if (bpf_map_update_elem(&charges, &key, &new, BPF_NOEXIST))
-		__sync_fetch_and_add(&slot->uncharged, 1);
-	else
+	failed = charges_put(key, &new);
+	if (!failed)
 		may_hold(slot, resource, amount, FORCE);
-	return bpf_map_lookup_elem(&charges, &key);
+	else if (failed != -EEXIST)
+		__sync_fetch_and_add(&slot->uncharged, 1);
+	return charges_find(key);
 }
 
 /* Makes a charge what there is now. */
@@ -338,13 +339,9 @@ static __always_inline void settle_charge(struct charge *charge, __u32 resource,
 /* Gives back what was charged for `object`, whoever drops it. */
 static __always_inline void uncharge(const void *object)
 {
-	__u64 key = (__u64)object;
-	struct charge *found = bpf_map_lookup_elem(&charges, &key), charge;
+	struct charge charge;
 
-	if (!found)
-		return;
-	charge = *found;
-	if (!bpf_map_delete_elem(&charges, &key))
+	if (charges_take((__u64)object, &charge))
 		release(&charge);
 }
 

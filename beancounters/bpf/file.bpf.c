@@ -41,11 +41,11 @@ int BPF_PROG(vz_pty_open, struct file *file)
 
 	if (inode->i_rdev != PTMX_RDEV || (inode->i_mode & S_IFMT) != S_IFCHR)
 		return 0;
-	charge = bpf_map_lookup_elem(&charges, &key);
+	charge = charges_find(key);
 	if (!charge || charge->also)
 		return 0;
-	slot = bpf_map_lookup_elem(&slots, &charge->slot);
-	if (!slot || slot->generation != charge->generation)
+	slot = slot_of(charge);
+	if (!slot)
 		return 0;
 	if (!may_hold(slot, NUMPTY, 1, HARD))
 		return -ENOSPC;

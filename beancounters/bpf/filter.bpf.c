@@ -37,13 +37,20 @@ struct {
 	__type(value, struct filter);
 } filters SEC(".maps");
 
+static __always_inline struct filter *filter_of(const struct charge *charge)
+{
+	__u32 number = charge->slot;
+
+	return bpf_map_lookup_elem(&filters, &number);
+}
+
 /*
  * After what happens outside of batches: a table is gone with its socket, a chain with its device. While more than `own` batches are being carried
  * out, what is there may be less than what is counted already, and theirs is a count of its own.
  */
 static __always_inline void count_anew(const struct net *net, struct charge *charge, __u64 own)
 {
-	struct filter *filter = bpf_map_lookup_elem(&filters, &charge->slot);
+	struct filter *filter = filter_of(charge);
 	__u64 rules;
 
 	if (!filter || filter->batches > own)
@@ -153,7 +160,7 @@ int BPF_PROG(vz_filter_send, struct sock *sk, struct sk_buff *skb)
 	if (!batch.rules && !batch.takes_away)
 		return 0;
 	key = (__u64)net;
-	charge = bpf_map_lookup_elem(&charges, &key);
+	charge = charges_find(key);
 	if (!charge)
 		charge = charge_of(net, NUMIPTENT, rules_in(net, PRESENT, 0));
 	new.generation = slot->generation;
@@ -195,7 +202,7 @@ SEC("fentry/nf_tables_commit")
 int BPF_PROG(vz_filter_commit, struct net *net)
 {
 	__u64 task = bpf_get_current_pid_tgid(), key = (__u64)net, rules, reserved = 0;
-	struct charge *charge = bpf_map_lookup_elem(&charges, &key);
+	struct charge *charge = charges_find(key);
 	struct delivery *delivery = bpf_map_lookup_elem(&deliveries, &task);
 	struct filter *filter;
 	struct counter *counter;
@@ -203,7 +210,7 @@ int BPF_PROG(vz_filter_commit, struct net *net)
 	__s64 change;
 
 	slot = charge ? slot_of(charge) : 0;
-	filter = charge ? bpf_map_lookup_elem(&filters, &charge->slot) : 0;
+	filter = charge ? filter_of(charge) : 0;
 	if (!slot || !filter)
 		return 0;
 	if (delivery && delivery->slot != charge->slot)
@@ -229,7 +236,7 @@ SEC("fexit/nf_tables_commit")
 int BPF_PROG(vz_filter_failed, struct net *net, struct sk_buff *skb, int said)
 {
 	__u64 key = (__u64)net;
-	struct charge *charge = said ? bpf_map_lookup_elem(&charges, &key) : 0;
+	struct charge *charge = said ? charges_find(key) : 0;
 
 	if (charge)
 		count_anew(net, charge, 1);
@@ -260,7 +267,7 @@ int BPF_PROG(vz_filter_socket, void *block, unsigned long event, struct netlink_
 
 	if (BPF_CORE_READ(notify, protocol) != NETLINK_NETFILTER)
 		return 0;
-	charge = bpf_map_lookup_elem(&charges, &key);
+	charge = charges_find(key);
 	if (charge)
 		count_anew(net, charge, 0);
 	return 0;

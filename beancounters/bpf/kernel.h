@@ -75,6 +75,10 @@ struct cred {
 	struct user_namespace *user_ns;
 };
 
+struct bpf_map {
+	__u32 max_entries;
+};
+
 struct kernfs_node {
 	__u64 id;
 };

@@ -73,10 +73,10 @@ struct slot {
 
 /* To whom something that exists is charged. The key is its address. */
 struct charge {
-	__u32 slot;
+	__u16 slot;
+	__u8 resource;
+	__u8 also;		/* a second resource, charged one of; 0 is none */
 	__u32 generation;
-	__u32 resource;
-	__u32 also;		/* a second resource, charged one of; 0 is none */
 	__u64 amount;
 };
 
@@ -99,6 +99,6 @@ _Static_assert(RESOURCES == 21, "");
 _Static_assert(sizeof(struct counter) == 48 && offset(struct counter, failcnt) == 32, "");
 _Static_assert(sizeof(struct event) == 80 && offset(struct event, resource) == 48 && offset(struct event, comm) == 64, "");
 _Static_assert(sizeof(struct slot) == 2320 && offset(struct slot, counters) == 32 && offset(struct slot, ring) == 1040, "");
-_Static_assert(sizeof(struct host) == 16 && sizeof(struct charge) == 24 && sizeof(struct buffers) == 32, "");
+_Static_assert(sizeof(struct host) == 16 && sizeof(struct charge) == 16 && sizeof(struct buffers) == 32, "");
 
 #endif

@@ -48,7 +48,7 @@ static __always_inline struct charge *charge_of_space(struct mm_struct *mm, __u3
 	if (of_the_host(current()->cred))
 		return 0;
 	if (resource == LOCKEDPAGES && !pages)
-		return bpf_map_lookup_elem(&charges, &key);
+		return charges_find(key);
 	return charge_of(object, resource, pages);
 }
 
@@ -204,7 +204,7 @@ int BPF_PROG(vz_memory_lock_segment, struct kern_ipc_perm *perm, int command)
 	if (command != SHM_LOCK)
 		return 0;
 	slot = current_slot(&number);
-	if (!slot || bpf_map_lookup_elem(&charges, &key))
+	if (!slot || charges_find(key))
 		return 0;
 	return may_have(slot, LOCKEDPAGES, pages_for(BPF_CORE_READ(segment, shm_segsz))) ? 0 : -ENOMEM;
 }

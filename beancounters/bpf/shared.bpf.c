@@ -17,7 +17,7 @@ static __always_inline __u64 pages_of(const struct inode *inode)
 static __always_inline void settle(const struct inode *inode)
 {
 	__u64 key = (__u64)inode, now = pages_of(inode);
-	struct charge *charge = bpf_map_lookup_elem(&charges, &key);
+	struct charge *charge = charges_find(key);
 
 	if (!charge && now)
 		charge = charge_of(inode, SHMPAGES, now);

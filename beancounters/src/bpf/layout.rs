@@ -6,7 +6,7 @@ use std::mem::offset_of;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 /// The version in the name of the directory of pins. Raised with every change of the layout.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 /// How many containers there can be at one time.
 pub(super) const SLOTS: usize = 2048;
 /// How many refusals are remembered of each container.

@@ -89,15 +89,19 @@ fn share_maps(opened: &mut OpenObject, maps: &Path) -> Result<(), libbpf_rs::Err
         let pin = maps.join(map.name());
         if pin.exists() {
             map.reuse_pinned_map(&pin)?;
-        } else if ["charges", "buffers"].iter().any(|sized| map.name() == OsStr::new(sized)) {
-            map.set_max_entries(most_charges())?;
+        } else if let Some((_, objects)) = SIZES.iter().find(|(name, _)| map.name() == OsStr::new(name)) {
+            map.set_max_entries(most_charges() / objects)?;
         }
     }
     Ok(())
 }
 
-/// One for each 16 KiB of RAM. A file costs the kernel about 1 KiB, and as many as this are a sixteenth of all; the empty table takes 16 bytes
-/// for each, a thousandth.
+/// Entries of each table (`bpf/table.h`), in so many charges of all that there may be. A line has 128 bytes whether or not something is in it, and
+/// place for five charges: they take a two-thousandth of the RAM, and hold a third of what may be.
+const SIZES: [(&str, u32); 4] = [("charges", 16), ("charges_spilled", 1), ("buffers", 64), ("buffers_spilled", 1)];
+
+/// One for each 16 KiB of RAM. A file costs the kernel about 1 KiB, and as many as this are a sixteenth of all; the empty map of what spills takes
+/// 16 bytes for each, a thousandth.
 fn most_charges() -> u32 {
     let page_kib = rustix::param::page_size() as u64 / 1024;
     let ram_kib = procfs_ram_kib().unwrap_or(1 << 20).max(page_kib);
