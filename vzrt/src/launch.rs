@@ -210,6 +210,7 @@ fn limits(plan: &Plan, host: &cgroup::Host) -> Result<CtCgroup, Trouble> {
     if let Some(resources) = plan.spec.linux().as_ref().and_then(|l| l.resources().as_ref()) {
         missing.extend(cgroup.apply(resources).map_err(trouble)?);
     }
+    missing.extend(cgroup.weigh(plan.vz.cpu).map_err(trouble)?);
     for unsupported in missing {
         tracing::warn!("Warning: {unsupported}");
     }

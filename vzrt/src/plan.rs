@@ -11,6 +11,7 @@ use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
 use crate::Ctid;
+use crate::cgroup::DEFAULT_CPUUNITS;
 use crate::error::Failed;
 use crate::guest::{Hostname, HostnameStyle};
 use crate::net::NetPlan;
@@ -75,6 +76,9 @@ pub struct Extras {
     /// Whether the kernel is to count and refuse what it can by BPF programs.
     #[serde(default)]
     pub enforce_bounds: bool,
+    /// Its part of busy processors.
+    #[serde(default)]
+    pub cpu: CpuShare,
     /// Private area and root.
     pub root: RootPlan,
     /// `venet0`.
@@ -118,6 +122,21 @@ pub struct IdRange {
     pub gid: u32,
     /// How many ids follow.
     pub count: u32,
+}
+
+/// A part of busy processors, beside all others who have one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuShare {
+    /// The container's, `CPUUNITS`: 8..=500000.
+    pub units: u64,
+    /// What the host's own processes have beside all containers, `VE0CPUUNITS`.
+    pub host_units: u64,
+}
+
+impl Default for CpuShare {
+    fn default() -> Self {
+        Self { units: DEFAULT_CPUUNITS, host_units: DEFAULT_CPUUNITS }
+    }
 }
 
 /// Where the container's files are, and how they become one root.

@@ -48,6 +48,9 @@ pub fn end_processes(journal: &Journal, host: &cgroup::Host) -> Result<(), Teard
             cgroup.wait_empty(KILL_TIMEOUT)?;
         }
         cgroup.remove(KILL_TIMEOUT)?;
+        if let Err(e) = host.share_cpu(parent) {
+            tracing::warn!("Warning: the other containers have not been weighed anew: {}", chain(&e));
+        }
     }
     if let Some(plan) = &journal.net {
         net::down(plan).map_err(|e| TeardownError::Network(network_trouble(e)))?;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use oci_spec::runtime::LinuxResources;
+use vzrt::plan::CpuShare;
 use vzrt::{Ctid, Interrupt, RunDir, cgroup};
 
 use super::{interrupted, system};
@@ -96,20 +97,28 @@ impl<'a> Limits<'a> {
     }
 
     fn lift(&self, ctid: Ctid) {
-        self.change(ctid, decide::without_rates);
+        self.change(ctid, decide::without_rates, decide::shutdown_share);
     }
 
     /// For one that did not stop.
     fn put_back(&self, ctid: Ctid) {
-        self.change(ctid, decide::only_rates);
+        self.change(ctid, decide::only_rates, |usual| usual);
     }
 
     /// A container that can't be helped stops slowly: no reason not to stop it.
-    fn change(&self, ctid: Ctid, to: fn(&LinuxResources) -> Result<LinuxResources, Failure>) {
-        let plan = RunDir::new(self.node.run_dir(ctid)).plan().ok().flatten();
-        let resources = plan.as_ref().and_then(|plan| plan.spec.linux().as_ref()?.resources().as_ref());
-        let (Some(host), Some(resources)) = (&self.host, resources) else { return };
-        let applied = to(resources).map(|to| decide::cgroup_of(self.node, host, ctid).apply(&to));
+    fn change(
+        &self,
+        ctid: Ctid,
+        to: fn(&LinuxResources) -> Result<LinuxResources, Failure>,
+        share: fn(CpuShare) -> CpuShare,
+    ) {
+        let Some((host, plan)) = self.host.as_ref().zip(RunDir::new(self.node.run_dir(ctid)).plan().ok().flatten())
+        else {
+            return;
+        };
+        let Some(resources) = plan.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) else { return };
+        let cgroup = decide::cgroup_of(self.node, host, ctid);
+        let applied = to(resources).map(|to| cgroup.apply(&to).and_then(|_| cgroup.weigh(share(plan.vz.cpu))));
         match applied {
             Ok(Ok(_)) => {}
             Ok(Err(e)) => tracing::debug!("limits of container {ctid}: {}", chain(&e)),

@@ -12,7 +12,7 @@ use vzrt::net::{HostNet, NeighbourDevs, NetPlan};
 use vzrt::plan::{Extras, GuestPlan, Hooks, IdRange};
 use vzrt::{Ctid, Plan};
 
-pub use resources::{bounds, only_rates, oom_score_adj, resources, without_rates};
+pub use resources::{bounds, cpu_share, only_rates, oom_score_adj, resources, shutdown_share, without_rates};
 pub use root::{
     image_file, image_of, is_bounded_by_image, is_bounded_by_project, is_ploop, is_preallocated, own_area, own_project,
     ploop_image, root, wants_quota,
@@ -49,6 +49,7 @@ pub fn plan(node: &Node, container: &Subject) -> Result<Plan, Failure> {
         ids,
         bounds: bounds(&container.settings)?,
         enforce_bounds: node.global.enforce_bounds,
+        cpu: cpu_share(&container.settings, &node.global),
         root: root(node, container, ids)?,
         net: net_plan(node, container)?,
         hooks: hooks(node, ctid)?,

@@ -8,9 +8,11 @@ use oci_spec::runtime::{
     LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, LinuxThrottleDevice,
     LinuxThrottleDeviceBuilder,
 };
-use vzrt::cgroup::{self, weights};
+use vzrt::cgroup::{self, DEFAULT_CPUUNITS, weights};
 use vzrt::overdraft;
+use vzrt::plan::CpuShare;
 
+use crate::config::global::Global;
 use crate::config::settings::Settings;
 use crate::config::values::Mask;
 use crate::{Exit, Failure};
@@ -85,14 +87,10 @@ pub fn oom_score_adj(settings: &Settings, host_bytes: u64) -> Result<i32, Failur
 }
 
 fn cpu(settings: &Settings) -> Result<LinuxCpu, Failure> {
-    let units = settings.cpuunits.or(settings.cpuweight).unwrap_or(DEFAULT_CPUUNITS);
     let percent = u32::try_from(settings.cpulimit_percent.unwrap_or(0)).unwrap_or(u32::MAX);
     let cpus = u32::try_from(settings.cpus.unwrap_or(0)).unwrap_or(u32::MAX);
     let quota_us = weights::cpu_quota_usec(percent, cpus).map_or(-1, saturate);
-    let mut builder = LinuxCpuBuilder::default()
-        .shares(weights::cpuunits_to_shares(units))
-        .quota(quota_us)
-        .period(weights::CPU_PERIOD_USEC);
+    let mut builder = LinuxCpuBuilder::default().quota(quota_us).period(weights::CPU_PERIOD_USEC);
     if let Some(mask @ Mask::Only(_)) = &settings.cpumask {
         builder = builder.cpus(mask.to_string());
     }
@@ -102,11 +100,18 @@ fn cpu(settings: &Settings) -> Result<LinuxCpu, Failure> {
     builder.build().map_err(|e| Failure::from_error(Exit::SetCpu, &e))
 }
 
-/// The weight of a container that has none set: one standard share.
-const DEFAULT_CPUUNITS: u64 = 1000;
+/// The container's part of busy processors.
+#[must_use]
+pub fn cpu_share(settings: &Settings, global: &Global) -> CpuShare {
+    let units = settings.cpuunits.or(settings.cpuweight).unwrap_or(DEFAULT_CPUUNITS);
+    CpuShare { units, host_units: global.host_cpuunits }
+}
 
-/// The weight of every container that is being stopped with the host (vzctl 4's boot script).
-const SHUTDOWN_CPUUNITS: u64 = 2000;
+/// The part of every container that is being stopped with the host (vzctl 4's boot script).
+#[must_use]
+pub fn shutdown_share(usual: CpuShare) -> CpuShare {
+    CpuShare { units: 2000, ..usual }
+}
 
 /// Of limits in force those of rates, of CPU and block I/O: what [`without_rates`] changes.
 ///
@@ -123,14 +128,13 @@ pub fn only_rates(resources: &LinuxResources) -> Result<LinuxResources, Failure>
     builder.build().map_err(|e| Failure::from_error(Exit::InvalidValue, &e))
 }
 
-/// The same for a container that is being stopped with the host: no limit of CPU time and block I/O, and the weight that all get.
+/// The same for a container that is being stopped with the host: no limit of CPU time and block I/O.
 ///
 /// # Errors
 /// None that these could have.
 pub fn without_rates(resources: &LinuxResources) -> Result<LinuxResources, Failure> {
     let mut lifted = only_rates(resources)?;
     let cpu = LinuxCpuBuilder::default()
-        .shares(weights::cpuunits_to_shares(SHUTDOWN_CPUUNITS))
         .quota(-1)
         .period(weights::CPU_PERIOD_USEC)
         .build()

@@ -10,9 +10,6 @@ use crate::config::{Container, Node};
 pub(super) const CODES: &[(&str, &str)] =
     &[("0", "Done."), ("1", "A file could not be read."), ("2", "The command line is wrong.")];
 
-/// What a container without `CPUUNITS` weighs.
-const DEFAULT_CPUUNITS: u64 = 1000;
-
 pub(super) fn command() -> Command {
     Command::new("vzcpucheck").about("Compare the CPU weights of containers with the power of the node").args([
         switch("verbose", 'v', "Show each container"),
@@ -32,8 +29,7 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     Ok(Report::of(check.text(matches.get_flag("verbose"))))
 }
 
-/// The host itself, number 0, and each running container with the weight that is in force: that of the cgroup, or where the host has no CPU
-/// controller, what its configuration says.
+/// The host itself, number 0, and each running container with the units it was given; those of its configuration, if nobody gave it any.
 fn units(node: &Node) -> Result<Vec<(u32, u64)>, Trouble> {
     let cgroups = node::cgroups()?;
     let mut units = vec![(0, node.global.host_cpuunits)];
@@ -47,7 +43,7 @@ fn units(node: &Node) -> Result<Vec<(u32, u64)>, Trouble> {
             Ok(None) => {
                 let container = Container::load(node, state.ctid).map_err(|e| Trouble::from_error(&e))?;
                 let settings = container.effective(&node.global);
-                settings.cpuunits.or(settings.cpuweight).unwrap_or(DEFAULT_CPUUNITS)
+                crate::decide::cpu_share(&settings, &node.global).units
             }
         };
         units.push((state.ctid.get(), weight));

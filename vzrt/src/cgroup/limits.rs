@@ -12,7 +12,7 @@ use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxPids, LinuxResources};
 use rustix::io::Errno;
 
 use super::{Controller, CtCgroup, Error, Place, Unsupported, What, Why};
-use super::{devices, entry, file, sys, weights};
+use super::{devices, entry, file, sys};
 
 impl CtCgroup {
     /// Sets what `resources` names and leaves the rest as it is. `-1` is no limit, an empty list of CPUs or nodes is all of them. May be
@@ -68,28 +68,18 @@ impl CtCgroup {
         missing.not_managed("cpu.realtimePeriod", cpu.realtime_period().is_some());
         missing.not_managed("cpu.burst", cpu.burst().is_some());
         missing.not_managed("cpu.idle", cpu.idle().is_some());
-        let bandwidth = cpu.quota().is_some() || cpu.period().is_some();
-        if cpu.shares().is_none() && !bandwidth {
+        // A part of what others have as well: see `share.rs`.
+        missing.not_managed("cpu.shares", cpu.shares().is_some());
+        if cpu.quota().is_none() && cpu.period().is_none() {
             return Ok(());
         }
-        let what = if bandwidth { What::CpuQuota } else { What::CpuShares };
-        let Some(place) = self.wanted(Controller::Cpu, what, missing) else { return Ok(()) };
+        let Some(place) = self.wanted(Controller::Cpu, What::CpuQuota, missing) else { return Ok(()) };
         let controller = CpuController::new(place.dir.clone(), place.dir.clone(), place.v2);
-        if let Some(shares) = cpu.shares() {
-            let value = if place.v2 { weights::shares_to_weight(shares) } else { shares };
-            let file = if place.v2 { "cpu.weight" } else { "cpu.shares" };
-            missing.unless_there(What::CpuShares, &place.dir, file, || {
-                written(&place.dir, controller.set_shares(value))
-            })?;
-        }
-        if bandwidth {
-            // Without CONFIG_CFS_BANDWIDTH there is a cpu controller without these.
-            let file = if place.v2 { "cpu.max" } else { "cpu.cfs_quota_us" };
-            let quota = cpu.quota().map(|usec| if usec > 0 { usec } else { -1 }); // v1 takes no 0 for no limit.
-            let set = || written(&place.dir, controller.set_cfs_quota_and_period(quota, cpu.period()));
-            missing.unless_there(What::CpuQuota, &place.dir, file, set)?;
-        }
-        Ok(())
+        // Without CONFIG_CFS_BANDWIDTH there is a cpu controller without these.
+        let file = if place.v2 { "cpu.max" } else { "cpu.cfs_quota_us" };
+        let quota = cpu.quota().map(|usec| if usec > 0 { usec } else { -1 }); // v1 takes no 0 for no limit.
+        let set = || written(&place.dir, controller.set_cfs_quota_and_period(quota, cpu.period()));
+        missing.unless_there(What::CpuQuota, &place.dir, file, set)
     }
 
     fn apply_cpuset(&self, cpu: &LinuxCpu, missing: &mut Missing) -> Result<(), Error> {

@@ -19,7 +19,7 @@
 //! - its creation of cpusets, which logs and drops the error that makes every later entry fail with ENOSPC;
 //! - `set_weight` (names `blkio.weight`, gone since kernel 5.0), `set_swappiness` on v2 (writes `memory.swap.max`), `set_soft_limit(-1)`
 //!   and a throttle of 0 on v2 (written as numbers where the kernel wants `max`);
-//! - its shares to weight formula (see [`weights::shares_to_weight`]), and its readers, which take an unreadable file for 0.
+//! - its CPU shares, whose formula makes 39 of the ordinary weight (see `share.rs`), and its readers, which take an unreadable file for 0.
 
 pub(crate) mod account;
 mod ct;
@@ -34,6 +34,7 @@ mod limits;
 mod memory;
 mod processes;
 mod promise;
+mod share;
 mod support;
 mod sys;
 #[cfg(test)]
@@ -47,5 +48,6 @@ pub use devices::{default_rules, rule as device_rule};
 pub use entry::{EnterError, Entry};
 pub use error::{Error, Unsupported, What, Why};
 pub use host::{Controller, Host, Place};
+pub use share::DEFAULT_CPUUNITS;
 pub use support::{Fact, Support};
 pub use usage::Usage;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::file;
-use super::weights::{shares_to_cpuunits, weight_to_cpuunits};
 use super::{Controller, CtCgroup, Error};
 
 /// A reading of a container's counters. `None`: this host does not count it.
@@ -41,16 +40,6 @@ impl CtCgroup {
             memory_bytes: self.number(Controller::Memory, "memory.usage_in_bytes", "memory.current")?,
             pids: self.number(Controller::Pids, "pids.current", "pids.current")?,
         })
-    }
-
-    /// The CPU weight in force, in `cpuunits`. `None` on a host without that controller.
-    ///
-    /// # Errors
-    /// When the cgroup does not exist.
-    pub fn cpuunits(&self) -> Result<Option<u64>, Error> {
-        let from = self.place(Controller::Cpu).map(|p| if p.v2 { weight_to_cpuunits } else { shares_to_cpuunits });
-        let value = self.number(Controller::Cpu, "cpu.shares", "cpu.weight")?;
-        Ok(from.zip(value).map(|(from, value)| from(value)))
     }
 
     fn number(&self, controller: Controller, v1: &str, v2: &str) -> Result<Option<u64>, Error> {

@@ -36,6 +36,8 @@ impl Live<'_> {
     /// Applies everything that a running container takes, and keeps the plan that later commands read in step.
     pub(super) fn apply(mut self) -> Result<(), Failure> {
         self.limits()?;
+        self.weigh()?;
+        self.tell_cpu();
         self.devices()?;
         self.addresses()?;
         self.disk()?;
@@ -81,10 +83,26 @@ impl Live<'_> {
         if self.request.reset_ub || self.before.settings.bounds != self.after.settings.bounds {
             tracing::info!("UB limits were set successfully");
         }
-        self.tell_cpu();
         if let Some(linux) = self.plan.spec.linux_mut() {
             linux.set_resources(Some(wanted));
         }
+        Ok(())
+    }
+
+    /// Its part of busy processors.
+    fn weigh(&mut self) -> Result<(), Failure> {
+        let wanted = decide::cpu_share(&self.after.settings, &self.context.node.global);
+        if wanted == self.plan.vz.cpu && !self.request.reset_ub {
+            return Ok(());
+        }
+        let missing = self
+            .cgroup()
+            .weigh(wanted)
+            .map_err(|e| Failure::because(Exit::SetCpu, "Unable to set the CPU units of the container", &e))?;
+        if let Some(unsupported) = missing {
+            tracing::warn!("Warning: {unsupported}");
+        }
+        self.plan.vz.cpu = wanted;
         Ok(())
     }
 

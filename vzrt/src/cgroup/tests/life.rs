@@ -166,7 +166,7 @@ fn a_container_that_exists_is_not_made_twice_and_a_half_made_one_is_taken_back()
 fn a_hundred_containers_come_and_go_and_leave_nothing() {
     let Some(t) = Scratch::absent("hundred") else { return };
     let limits = resources(json!({
-        "memory": {"limit": 64 << 20}, "pids": {"limit": 10}, "cpu": {"shares": 1024, "quota": 50_000, "period": 100_000},
+        "memory": {"limit": 64 << 20}, "pids": {"limit": 10}, "cpu": {"quota": 50_000, "period": 100_000},
         "devices": default_rules(false),
     }));
     let (mut made, mut entered, mut removed) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);

@@ -10,7 +10,7 @@ fn limits_can_be_set_and_changed_up_and_down() {
         let limits = resources(json!({
             "memory": {"limit": mib << 20, "swap": mib << 21, "reservation": mib << 19},
             "pids": {"limit": mib},
-            "cpu": {"shares": mib * 1024, "quota": mib * 1000, "period": 100_000},
+            "cpu": {"quota": mib * 1000, "period": 100_000},
         }));
         let missing = t.ct.apply(&limits).unwrap();
         assert_eq!(missing.len(), usize::from(!has_swap), "{missing:?}");
@@ -22,9 +22,6 @@ fn limits_can_be_set_and_changed_up_and_down() {
             assert_eq!(t.read(Controller::Memory, "memory.memsw.limit_in_bytes", "memory.swap.max"), swap.to_string());
         }
         assert_eq!(t.read(Controller::Pids, "pids.max", "pids.max"), mib.to_string());
-        let v2 = t.host.top(Controller::Cpu).unwrap().v2;
-        let weight = if v2 { (mib * 100).min(10_000) } else { mib * 1024 };
-        assert_eq!(t.read(Controller::Cpu, "cpu.shares", "cpu.weight"), weight.to_string());
         let quota = t.read(Controller::Cpu, "cpu.cfs_quota_us", "cpu.max");
         assert_eq!(quota.split(' ').next(), Some((mib * 1000).to_string().as_str()));
     }
@@ -46,13 +43,13 @@ fn on_a_unified_host_resources_become_the_files_of_v2() {
     fs::create_dir_all(&dir).unwrap();
     let put = |name: &str, text: &str| fs::write(dir.join(name), text).unwrap();
     let get = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
-    let empty = "memory.max memory.swap.max memory.low memory.high pids.max cpu.weight cpuset.cpus cpuset.mems io.bfq.weight io.weight io.max";
+    let empty = "memory.max memory.swap.max memory.low memory.high pids.max cpuset.cpus cpuset.mems io.bfq.weight io.weight io.max";
     empty.split(' ').for_each(|name| put(name, ""));
     put("memory.current", "0\n");
     put("cpu.max", "max 100000\n");
     let limits = json!({
         "memory": {"limit": 1 << 30, "swap": 3i64 << 29, "reservation": 1 << 29, "swappiness": 10},
-        "pids": {"limit": 0}, "cpu": {"shares": 1024, "quota": 150_000, "period": 100_000, "cpus": "0-3", "mems": "0"},
+        "pids": {"limit": 0}, "cpu": {"quota": 150_000, "period": 100_000, "cpus": "0-3", "mems": "0"},
         "blockIO": {"weight": 500, "throttleWriteBpsDevice": [{"major": 8, "minor": 0, "rate": 4096}]},
         "unified": {"memory.high": "1000000000"},
     });
@@ -65,7 +62,6 @@ fn on_a_unified_host_resources_become_the_files_of_v2() {
         ("memory.low", "536870912"),
         ("memory.high", "1000000000"),
         ("pids.max", "max"),
-        ("cpu.weight", "100"),
         ("cpu.max", "150000 100000"),
         ("cpuset.cpus", "0-3"),
         ("io.bfq.weight", "500"),
@@ -244,4 +240,45 @@ fn the_support_report_knows_what_this_machine_can_do_and_leaves_nothing() {
     for parent in t.parents() {
         assert_eq!(fs::read_dir(&parent).unwrap().filter(|d| d.as_ref().unwrap().path().is_dir()).count(), 0);
     }
+}
+
+#[test]
+fn containers_are_weighed_on_one_scale_and_anew_when_one_comes_changes_or_goes() {
+    let Some(t) = Scratch::new("weights") else { return };
+    let other = t.host.container(&t.name, Ctid::try_from(102).unwrap());
+    let weight = |ct: &CtCgroup| {
+        let place = ct.place(Controller::Cpu).unwrap();
+        fs::read_to_string(place.dir.join(if place.v2 { "cpu.weight" } else { "cpu.shares" }))
+            .unwrap()
+            .trim()
+            .parse::<u64>()
+            .unwrap()
+    };
+    let of_all = || {
+        let place = t.host.top(Controller::Cpu).unwrap();
+        let file = place.dir.join(&t.name).join(if place.v2 { "cpu.weight" } else { "cpu.shares" });
+        let weight: f64 = fs::read_to_string(file).unwrap().trim().parse().unwrap();
+        weight / if place.v2 { 100.0 } else { 1024.0 }
+    };
+    let share = |units| CpuShare { units, host_units: 1000 };
+    assert_eq!(t.ct.weigh(share(1000)).unwrap(), None);
+    let alone = weight(&t.ct);
+    assert!((0.99..1.01).contains(&of_all()));
+    other.create(&Delegation::to(UID, UID)).unwrap();
+    assert_eq!(other.cpuunits().unwrap(), None);
+    other.weigh(share(2000)).unwrap();
+    assert_eq!(weight(&t.ct), alone, "there is room on the scale");
+    assert!(weight(&other).abs_diff(2 * alone) <= 1 && (2.99..3.01).contains(&of_all()));
+
+    other.weigh(share(500_000)).unwrap();
+    assert_eq!((t.ct.cpuunits().unwrap(), other.cpuunits().unwrap()), (Some(1000), Some(500_000)));
+    let ratio = weight(&other) as f64 / weight(&t.ct) as f64;
+    assert!((487.0..513.0).contains(&ratio), "{ratio} of 500");
+    other.weigh(CpuShare { units: 8, host_units: 100 }).unwrap();
+    let ratio = weight(&t.ct) as f64 / weight(&other) as f64;
+    assert!((124.0..126.0).contains(&ratio) && (10.0..10.2).contains(&of_all()), "{ratio} of 125, {}", of_all());
+
+    other.remove(SOON).unwrap();
+    t.host.share_cpu(&t.name).unwrap();
+    assert!((9.99..10.01).contains(&of_all()), "{}", of_all());
 }

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::Ctid;
 use crate::cgroup::sys::testing::spawn_sh;
+use crate::plan::CpuShare;
 
 const SOON: Duration = Duration::from_secs(10);
 const UID: u32 = 1_010_000;
