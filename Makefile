@@ -31,7 +31,7 @@ SBIN  := $(ROOT)$(PREFIX)/sbin
 SHARE := $(ROOT)$(PREFIX)/share
 UNITS := $(ROOT)$(PREFIX)/lib/systemd/system
 
-.PHONY: help deps peers build build-tests test test-fast test-host test-reference reference-shell bench demo \
+.PHONY: help deps peers build build-tests test test-fast test-host test-reference reference-shell bench bench-fairness demo \
         install uninstall lint clean
 
 help: ## this list
@@ -77,6 +77,10 @@ test-reference: build build-tests ## the same tests in a stock Debian machine (D
 
 reference-shell: build build-tests ## a shell in that machine; ends with it
 	$(MACHINE) shell --debian $(DEBIAN)
+
+bench-fairness: build ## how CPU time is divided, beside plain cgroups; about half an hour (plots, where gnuplot is installed)
+	$(CARGO) build --release --locked -p tests --bin fairness
+	target/release/fairness
 
 bench: build ## our times beside lxc's, runc's and unshare's, in turn, on the same root
 	$(CARGO) build --release --locked -p tests --bin bench

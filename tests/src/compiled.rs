@@ -1,11 +1,13 @@
 //! The tools that tests put into containers: each is one C file, compiled once, static. The reference machine has no compiler; there
 //! they are found compiled.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use crate::machine::recipe::fingerprint_of;
+use crate::node::Node;
 use crate::program;
 
 /// A tool: its name and its source, below the checkout.
@@ -23,8 +25,11 @@ pub const WORK: Tool = Tool("work", "tests/src/bin/bench/work.c");
 /// An init that tells when it ran: for `bench`.
 pub const TICK: Tool = Tool("tick", "tests/src/bin/bench/tick.c");
 
+/// Sleeps, works a little and says how late it woke up: for `fairness`.
+pub const WAKE: Tool = Tool("wake", "tests/src/bin/fairness/wake.c");
+
 /// All of them.
-pub const ALL: [Tool; 5] = [ATTACK, TAKE, DISK, WORK, TICK];
+pub const ALL: [Tool; 6] = [ATTACK, TAKE, DISK, WORK, TICK, WAKE];
 
 impl Tool {
     /// The compiled tool, made if this source has not been compiled yet.
@@ -33,6 +38,19 @@ impl Tool {
     /// There is no C compiler, or no static C library (the compiler has said so on stderr).
     pub fn compiled(self) -> Result<PathBuf, Box<dyn std::error::Error>> {
         self.compiled_in(&crate::target_dir().join("tools"))
+    }
+
+    /// Puts it into a running container, as `/NAME`.
+    ///
+    /// # Panics
+    /// It can't be.
+    pub fn put(self, node: &Node, ctid: u32) {
+        let tool = File::open(self.compiled().expect("the tool")).expect("the tool");
+        let name = self.0;
+        let mut put =
+            node.command("vzctl", ["exec2", &ctid.to_string(), &format!("cat > /{name} && chmod 755 /{name}")]);
+        let status = put.stdin(tool).stdout(Stdio::null()).status().expect("vzctl");
+        assert!(status.success(), "copying {name} into the container: {status}");
     }
 
     fn compiled_in(self, directory: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {

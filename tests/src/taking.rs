@@ -1,6 +1,5 @@
 //! A small program in a container that takes so many of a resource, and keeps them: `tests/beancounters/take.c`.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 
@@ -23,10 +22,7 @@ pub fn can_take(test: &str) -> bool {
 /// # Panics
 /// It is not there, or cannot be copied.
 pub fn put_tool(node: &Node, ctid: u32) {
-    let tool = File::open(TAKE.compiled().expect("the tool")).expect("the tool");
-    let mut put = node.command("vzctl", ["exec2", &ctid.to_string(), "cat > /take && chmod 755 /take"]);
-    let status = put.stdin(tool).stdout(Stdio::null()).status().expect("vzctl");
-    assert!(status.success(), "copying the tool into the container: {status}");
+    TAKE.put(node, ctid);
 }
 
 /// The tool, holding what it has taken until it is dropped.

@@ -273,3 +273,37 @@ fn capture_words(words: &[&str]) -> String {
     command.args(&words[1..]);
     capture(command).expect("it works")
 }
+
+#[test]
+fn a_part_of_the_ram_is_guaranteed_if_the_host_has_it() {
+    let Some(node) = running_busybox("a_part_of_the_ram_is_guaranteed_if_the_host_has_it") else { return };
+    node.done(["set", "101", "--ram", "64M", "--swap", "0", "--memguarantee", "25", "--save"]);
+    assert_eq!(node.configured(101, "MEMGUARANTEE").as_deref(), Some("25"));
+    let promised = || node.vzlist(["-H", "-o", "vmguarpages.b,oomguarpages.b"]).ok().stdout;
+    let words = |text: String| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(words(promised()), ["4096", "4096"], "16 MiB in pages");
+    node.done(["set", "101", "--memguarantee", "auto"]);
+    assert_eq!(words(promised()), ["16384", "16384"], "what --ram says");
+
+    let too_much = node.vzctl(["set", "101", "--ram", "900T", "--memguarantee", "100%"]);
+    assert_eq!(too_much.code, 36, "{too_much:?}");
+    assert!(format!("{}{}", too_much.stdout, too_much.stderr).contains("this host may guarantee"), "{too_much:?}");
+    assert_eq!(words(promised()), ["16384", "16384"]);
+}
+
+#[test]
+fn a_limit_in_megahertz_is_a_part_of_this_hosts_processor() {
+    let Some(node) = running_busybox("a_limit_in_megahertz_is_a_part_of_this_hosts_processor") else { return };
+    let cpuinfo = fs_err::read_to_string("/proc/cpuinfo").expect("/proc/cpuinfo");
+    let told = cpuinfo.lines().any(|line| line.starts_with("cpu MHz"));
+    let set = node.vzctl(["set", "101", "--cpulimit", "600m", "--save"]);
+    if !told {
+        assert_eq!(set.code, 2, "{set:?}");
+        return;
+    }
+    assert!(set.ok().stdout.contains("Setting CPU limit: 600m\n"));
+    let quota = node.cgroup_file(101, &["cpu.cfs_quota_us", "cpu.max"]);
+    let quota: u64 = quota.split(' ').next().and_then(|text| text.parse().ok()).expect("a number");
+    // Of a processor of 1 to 6 GHz.
+    assert!((10_000..=60_000).contains(&quota), "{quota}");
+}

@@ -54,6 +54,12 @@ pub fn promised_bytes(bounds: &Set) -> u64 {
     promised.map_or(0, Amount::count)
 }
 
+/// How much of this host's memory may be kept from reclaim for containers, whatever the rest needs.
+#[must_use]
+pub fn guaranteeable_bytes() -> u64 {
+    crate::cgroup::kept_at_most(counters::host_ram_bytes())
+}
+
 /// What the kernel's killer takes for all of the memory there is.
 #[must_use]
 pub fn host_bytes() -> u64 {

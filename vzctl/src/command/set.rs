@@ -38,6 +38,9 @@ pub(super) fn run(context: &Context) -> Outcome {
     let condition = vzrt::settle(&context.run_dir(), &host).map_err(|e| failed(&e))?;
     let after = before.with(&context.node, &request.changes).map_err(conf_failure)?;
     let running = matches!(condition, Condition::Running(_));
+    if before.settings.memguarantee != after.settings.memguarantee {
+        decide::fits(&context.node, &after)?;
+    }
     let restart = apply(context, &request, &before, &after, condition, &host).inspect_err(|_| {
         if request.save {
             tracing::error!("Error: failed to apply some parameters, not saving configuration file!");

@@ -7,6 +7,7 @@ use vzrt::plan::Disk;
 use vzrt::{Condition, Interrupt, Plan, Step};
 
 use super::{Context, create, failed, interrupted, stop, system};
+use crate::config::values::CpuLimit;
 use crate::failure::Outcome;
 use crate::subject::Subject;
 use crate::{Exit, Failure, decide};
@@ -75,6 +76,7 @@ fn start(context: &Context, container: Subject, host: &vzrt::cgroup::Host) -> Ou
     }
     container.own.require_valid(&context.node).map_err(|e| Failure::from_error(e.exit(), &e))?;
     create::accept(&container)?;
+    decide::fits(&context.node, &container)?;
     let container = decide::prepare(&context.node, container)?;
     let mut plan = decide::plan(&context.node, &container)?;
     plan.vz.quick_reboots = quick_reboots.unwrap_or(0);
@@ -105,7 +107,7 @@ fn tell_settings(plan: &Plan, container: &Subject) {
         let list: Vec<String> = plan.vz.net.addresses.iter().map(ToString::to_string).collect();
         tracing::info!("Adding IP address(es): {}", list.join(" "));
     }
-    if let Some(limit) = container.settings.cpulimit_percent.filter(|l| *l > 0) {
+    if let Some(limit) = container.settings.cpulimit.filter(|l| !matches!(l, CpuLimit::Percent(0) | CpuLimit::Mhz(0))) {
         tracing::info!("Setting CPU limit: {limit}");
     }
     if let Some(units) = container.settings.cpuunits {

@@ -9,8 +9,9 @@ use beancounters::{Bound, Resource, vswap};
 use super::names;
 use super::settings::{Change, Password, Removal, Settings};
 use super::values::{
-    self, BadValue, CapabilitySwitch, DevNode, DeviceRule, Dns, Feature, Layout, Mask, Meminfo, Netfilter, Netif,
-    SearchDomains, TemplateTree, file_name, host_path, joined, number_in, text, whole_number, yes_no, yes_no_text,
+    self, BadValue, CapabilitySwitch, CpuLimit, DevNode, DeviceRule, Dns, Feature, Layout, Mask, MemGuarantee, Meminfo,
+    Netfilter, Netif, SearchDomains, TemplateTree, file_name, host_path, joined, number_in, text, whole_number, yes_no,
+    yes_no_text,
 };
 use crate::Exit;
 
@@ -367,6 +368,16 @@ fn bounds() -> Vec<Param> {
         )
         .stored(&["VM_OVERCOMMIT"], |s| s.vm_overcommit.map(|f| f.to_string())),
     );
+    table.push(
+        Param::option(
+            Group::Beancounters,
+            "memguarantee",
+            "auto|PERCENT",
+            "How much of its RAM it keeps when the host runs short",
+            |v| MemGuarantee::parse(v).map(Change::MemGuarantee),
+        )
+        .stored(&["MEMGUARANTEE"], |s| s.memguarantee.map(|guarantee| guarantee.to_string())),
+    );
     table
 }
 
@@ -401,12 +412,6 @@ const KEYS: [[&str; 1]; Resource::ALL.len()] = {
 
 fn cpu_and_io() -> Vec<Param> {
     use Group::{Cpu, Io};
-    let percent = |v: &str| {
-        let number = v.strip_suffix('%').unwrap_or(v);
-        number_in(number, 0..=1_000_000)
-            .map(|percent| Change::CpuLimit { percent })
-            .map_err(|_| BadValue::new(v, "percent of one CPU"))
-    };
     let rate = |v: &str| match v {
         "unlimited" => Ok(Change::IopsLimit(0)),
         v => number_in(v, 0..=u64::from(u32::MAX)).map(Change::IopsLimit),
@@ -423,11 +428,11 @@ fn cpu_and_io() -> Vec<Param> {
         Param::option(
             Cpu,
             "cpulimit",
-            "PERCENT[%]",
+            "PERCENT[%]|MHZm",
             "At most so much of one CPU: 200 is two CPUs, 0 is no limit",
-            percent,
+            |v| CpuLimit::parse(v).map(Change::CpuLimit),
         )
-        .stored(&["CPULIMIT"], |s| s.cpulimit_percent.map(|n| n.to_string())),
+        .stored(&["CPULIMIT"], |s| s.cpulimit.map(|limit| limit.to_string())),
         Param::option(Cpu, "cpus", "N", "At most so many CPUs", |v| number_in(v, 1..=8192).map(Change::Cpus))
             .stored(&["CPUS"], |s| s.cpus.map(|n| n.to_string()))
             .loaded(|v| number_in(v, 0..=8192).map(Change::Cpus)),

@@ -8,8 +8,8 @@ use beancounters::Bound;
 use quota::{DiskLimits, SoftHard};
 
 use super::values::{
-    Address, CapabilitySwitch, DevNode, DeviceRule, Dns, Feature, Layout, Mask, Meminfo, Netfilter, Netif,
-    SearchDomains, TemplateTree,
+    Address, CapabilitySwitch, CpuLimit, DevNode, DeviceRule, Dns, Feature, Layout, Mask, MemGuarantee, Meminfo,
+    Netfilter, Netif, SearchDomains, TemplateTree,
 };
 
 /// Everything a container's configuration can say. `None`, or an empty list, is "not said".
@@ -43,11 +43,11 @@ pub struct Settings {
 
     pub bounds: beancounters::Set,
     pub vm_overcommit: Option<f64>,
+    pub memguarantee: Option<MemGuarantee>,
 
     pub cpuunits: Option<u64>,
     pub cpuweight: Option<u64>,
-    /// Percent of one CPU; 0 is no limit.
-    pub cpulimit_percent: Option<u64>,
+    pub cpulimit: Option<CpuLimit>,
     pub cpus: Option<u64>,
     pub cpumask: Option<Mask>,
     pub nodemask: Option<Mask>,
@@ -122,12 +122,11 @@ pub enum Change {
 
     Bound(Bound),
     VmOvercommit(f64),
+    MemGuarantee(MemGuarantee),
 
     CpuUnits(u64),
     CpuWeight(u64),
-    CpuLimit {
-        percent: u64,
-    },
+    CpuLimit(CpuLimit),
     Cpus(u64),
     CpuMask(Mask),
     NodeMask(Mask),
@@ -232,9 +231,10 @@ impl Settings {
             Change::RemoveNetdev(names) => self.netdevs.retain(|n| !names.contains(n)),
             Change::Bound(bound) => drop(self.bounds.insert(bound)),
             Change::VmOvercommit(factor) => self.vm_overcommit = Some(factor),
+            Change::MemGuarantee(guarantee) => self.memguarantee = Some(guarantee),
             Change::CpuUnits(units) => self.cpuunits = Some(units),
             Change::CpuWeight(weight) => self.cpuweight = Some(weight),
-            Change::CpuLimit { percent } => self.cpulimit_percent = Some(percent),
+            Change::CpuLimit(limit) => self.cpulimit = Some(limit),
             Change::Cpus(count) => self.cpus = Some(count),
             Change::CpuMask(mask) => self.cpumask = Some(mask),
             Change::NodeMask(mask) => self.nodemask = Some(mask),

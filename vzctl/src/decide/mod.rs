@@ -1,5 +1,6 @@
 //! From a configuration and what this host is to a plan. Nothing here changes anything: the plan is a value that `start --dry-run` prints.
 
+mod guarantee;
 mod resources;
 mod root;
 mod spec;
@@ -12,7 +13,10 @@ use vzrt::net::{HostNet, NeighbourDevs, NetPlan};
 use vzrt::plan::{Extras, GuestPlan, Hooks, IdRange};
 use vzrt::{Ctid, Plan};
 
-pub use resources::{bounds, cpu_share, only_rates, oom_score_adj, resources, shutdown_share, without_rates};
+pub use guarantee::fits;
+pub use resources::{
+    bounds, cpu_share, cpulimit_percent, only_rates, oom_score_adj, resources, shutdown_share, without_rates,
+};
 pub use root::{
     image_file, image_of, is_bounded_by_image, is_bounded_by_project, is_ploop, is_preallocated, own_area, own_project,
     ploop_image, root, wants_quota,

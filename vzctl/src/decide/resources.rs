@@ -12,9 +12,10 @@ use vzrt::cgroup::{self, DEFAULT_CPUUNITS, weights};
 use vzrt::overdraft;
 use vzrt::plan::CpuShare;
 
+use super::guarantee;
 use crate::config::global::Global;
 use crate::config::settings::Settings;
-use crate::config::values::Mask;
+use crate::config::values::{CpuLimit, Mask};
 use crate::{Exit, Failure};
 
 /// The cgroup limits that these settings ask for. `private` is on the disk whose I/O is limited.
@@ -61,7 +62,8 @@ fn memory(settings: &Settings) -> Result<Option<LinuxMemory>, Failure> {
 /// # Errors
 /// RAM has a limit and nothing is said of swap.
 pub fn bounds(settings: &Settings) -> Result<beancounters::Set, Failure> {
-    vswap::fill(&settings.bounds, settings.vm_overcommit).map_err(|_| {
+    let bounds = guarantee::promised(&settings.bounds, settings.memguarantee)?;
+    vswap::fill(&bounds, settings.vm_overcommit).map_err(|_| {
         Failure::new(Exit::NotEnoughBeancounters, "Error: required UB parameter (swap) not set")
             .hint("Set it together with --ram: --swap 0 for none.")
     })
@@ -69,7 +71,7 @@ pub fn bounds(settings: &Settings) -> Result<beancounters::Set, Failure> {
 
 /// How much of its memory a container keeps when the host runs short: what is guaranteed to be there (vmguarpages) and what is guaranteed not to be
 /// taken by the killer (oomguarpages) is the same memory, of which it can have no more than its RAM. `None`: nothing was promised.
-fn guaranteed_bytes(bounds: &beancounters::Set) -> Option<u64> {
+pub(super) fn guaranteed_bytes(bounds: &beancounters::Set) -> Option<u64> {
     let bytes = |amount: beancounters::Amount| amount.in_bytes().map(beancounters::Amount::count);
     let barrier = |resource| bounds.get(resource).and_then(|bound| bytes(bound.barrier()));
     let ram = bounds.get(Resource::Physpages).and_then(|bound| bytes(bound.limit())).unwrap_or(u64::MAX);
@@ -87,7 +89,8 @@ pub fn oom_score_adj(settings: &Settings, host_bytes: u64) -> Result<i32, Failur
 }
 
 fn cpu(settings: &Settings) -> Result<LinuxCpu, Failure> {
-    let percent = u32::try_from(settings.cpulimit_percent.unwrap_or(0)).unwrap_or(u32::MAX);
+    let percent = settings.cpulimit.map(cpulimit_percent).transpose()?.unwrap_or(0);
+    let percent = u32::try_from(percent).unwrap_or(u32::MAX);
     let cpus = u32::try_from(settings.cpus.unwrap_or(0)).unwrap_or(u32::MAX);
     let quota_us = weights::cpu_quota_usec(percent, cpus).map_or(-1, saturate);
     let mut builder = LinuxCpuBuilder::default().quota(quota_us).period(weights::CPU_PERIOD_USEC);
@@ -98,6 +101,36 @@ fn cpu(settings: &Settings) -> Result<LinuxCpu, Failure> {
         builder = builder.mems(mask.to_string());
     }
     builder.build().map_err(|e| Failure::from_error(Exit::SetCpu, &e))
+}
+
+/// A limit in percent of one of this host's processors; 0 is none.
+///
+/// # Errors
+/// It is in megahertz, and the kernel does not tell those of this host.
+pub fn cpulimit_percent(limit: CpuLimit) -> Result<u64, Failure> {
+    let mhz = match limit {
+        CpuLimit::Percent(percent) => return Ok(percent),
+        CpuLimit::Mhz(0) => return Ok(0),
+        CpuLimit::Mhz(mhz) => mhz,
+    };
+    let text = std::fs::read_to_string("/proc/cpuinfo")
+        .map_err(|e| Failure::because(Exit::SetCpu, "Unable to read /proc/cpuinfo", &e))?;
+    let host = fastest_mhz(&text).ok_or_else(|| {
+        Failure::new(Exit::SetCpu, "Unable to limit to megahertz: /proc/cpuinfo does not tell those of this host")
+            .hint("Set the limit in percent of one CPU.")
+    })?;
+    // At least a little: 0 would be no limit.
+    Ok((mhz * 100 / host).max(1))
+}
+
+/// The clock rate of the fastest processor now. Without frequency scaling it is the same for all.
+fn fastest_mhz(cpuinfo: &str) -> Option<u64> {
+    let rate = |line: &str| {
+        let (key, value) = line.split_once(':')?;
+        let mhz = if key.trim() == "cpu MHz" { value.trim().split('.').next()?.parse().ok()? } else { return None };
+        Some(mhz).filter(|mhz| *mhz > 0)
+    };
+    cpuinfo.lines().filter_map(rate).max()
 }
 
 /// The container's part of busy processors.

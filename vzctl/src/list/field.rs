@@ -10,6 +10,7 @@ use vzrt::net::Address;
 
 use super::facts::{Facts, Status, Wanted};
 use crate::config::values::{Dns, SearchDomains};
+use crate::decide;
 
 /// What a field shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -328,7 +329,7 @@ impl Field {
             Shows::Inodes(part) => quota_cell(settings.diskinodes, facts.disk.map(|d| d.inodes), part),
             Shows::Laverage => Cell::Load(facts.load),
             Shows::Uptime => Cell::Uptime(facts.uptime_s),
-            Shows::CpuLimit => Cell::Setting(settings.cpulimit_percent),
+            Shows::CpuLimit => Cell::Setting(settings.cpulimit.and_then(|limit| decide::cpulimit_percent(limit).ok())),
             Shows::CpuUnits => Cell::Setting(settings.cpuunits),
             Shows::Cpus => Cell::Setting(settings.cpus),
             Shows::IoPrio => Cell::Setting(settings.ioprio),

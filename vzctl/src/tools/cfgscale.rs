@@ -9,6 +9,7 @@ use quota::limits::{Limit, SoftHard};
 use super::file::{Access, File};
 use super::node::Memory;
 use super::{Outcome, Report, Trouble, switch};
+use crate::config::values::CpuLimit;
 use crate::config::{Document, Settings};
 
 pub(super) const CODES: &[(&str, &str)] = &[
@@ -125,7 +126,10 @@ fn scaled(settings: &Settings, factors: &Factors) -> Settings {
     Settings {
         bounds: settings.bounds.iter().map(|bound| scale::bound(bound, factors.ubc)).collect(),
         cpuunits: settings.cpuunits.map(units),
-        cpulimit_percent: settings.cpulimit_percent.map(|percent| scale::count(percent, factors.cpu)),
+        cpulimit: settings.cpulimit.map(|limit| match limit {
+            CpuLimit::Percent(percent) => CpuLimit::Percent(scale::count(percent, factors.cpu)),
+            CpuLimit::Mhz(mhz) => CpuLimit::Mhz(scale::count(mhz, factors.cpu)),
+        }),
         diskspace_kib: settings.diskspace_kib.map(disk),
         diskinodes: settings.diskinodes.map(disk),
         ..settings.clone()

@@ -48,6 +48,7 @@ pub use devices::{default_rules, rule as device_rule};
 pub use entry::{EnterError, Entry};
 pub use error::{Error, Unsupported, What, Why};
 pub use host::{Controller, Host, Place};
+pub(crate) use promise::kept_at_most;
 pub use share::DEFAULT_CPUUNITS;
 pub use support::{Fact, Support};
 pub use usage::Usage;

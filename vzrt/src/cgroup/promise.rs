@@ -20,6 +20,11 @@ use super::{Controller, CtCgroup, Error, Host, Place, file};
 /// If the containers claim more, each has its share of that.
 const KEPT: (u64, u64) = (3, 4);
 
+/// How much of so much memory may be kept.
+pub(crate) fn kept_at_most(host_ram_bytes: u64) -> u64 {
+    host_ram_bytes / KEPT.1 * KEPT.0
+}
+
 impl Host {
     /// Has the cgroup of all containers (`name`) claim what they claim together: of `memory.low`, and of `memory.min` up to the host's part.
     ///
@@ -31,7 +36,7 @@ impl Host {
         // Not there: the kernel would not hand the controller down, which has been told.
         if dir.join("memory.low").exists() {
             write(&dir, "memory.low", claimed(&dir, "memory.low")?)?;
-            write(&dir, "memory.min", claimed(&dir, "memory.min")?.min(host_ram_bytes / KEPT.1 * KEPT.0))?;
+            write(&dir, "memory.min", claimed(&dir, "memory.min")?.min(kept_at_most(host_ram_bytes)))?;
         }
         Ok(())
     }

@@ -161,7 +161,7 @@ impl Live<'_> {
 
     fn tell_cpu(&self) {
         let (before, after) = (&self.before.settings, &self.after.settings);
-        if let Some(limit) = after.cpulimit_percent.filter(|_| before.cpulimit_percent != after.cpulimit_percent) {
+        if let Some(limit) = after.cpulimit.filter(|_| before.cpulimit != after.cpulimit) {
             tracing::info!("Setting CPU limit: {limit}");
         }
         if let Some(units) = after.cpuunits.filter(|_| before.cpuunits != after.cpuunits) {

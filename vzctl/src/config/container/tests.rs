@@ -3,7 +3,7 @@ use std::path::Path;
 use beancounters::Resource;
 
 use super::*;
-use crate::config::values::{Dns, Feature, Netfilter};
+use crate::config::values::{CpuLimit, Dns, Feature, Netfilter};
 
 const CENTOS5: &str = include_str!("tests/101-centos5.conf");
 const DEBIAN6_VETH: &str = include_str!("tests/102-debian6-veth.conf");
@@ -59,7 +59,7 @@ fn a_host_of_2010_says_what_it_says() {
         own.nameserver,
         Some(Dns::Servers(vec!["8.8.8.8".parse().unwrap(), "2001:4860:4860::8888".parse().unwrap()]))
     );
-    assert_eq!((own.cpulimit_percent, own.cpus, own.ioprio), (Some(400), Some(4), Some(6)));
+    assert_eq!((own.cpulimit, own.cpus, own.ioprio), (Some(CpuLimit::Percent(400)), Some(4), Some(6)));
 
     let own = container(VSWAP_PLOOP).own;
     assert!(beancounters::vswap::is_vswap(&own.bounds));

@@ -23,7 +23,7 @@ fn every_option_of_the_reference_is_there() {
     let reference = "onboot bootorder root private mount_opts userpasswd disabled name description ostemplate stop-timeout ipadd ip ipdel \
         hostname nameserver searchdomain netif_add netif_del netdev_add netdev_del numproc numtcpsock numothersock vmguarpages kmemsize \
         tcpsndbuf tcprcvbuf othersockbuf dgramrcvbuf oomguarpages lockedpages privvmpages shmpages numfile numflock numpty numsiginfo \
-        dcachesize numiptent physpages avnumproc swappages ram swap vm_overcommit cpuunits cpuweight cpulimit cpus cpumask nodemask ioprio \
+        dcachesize numiptent physpages avnumproc swappages ram swap vm_overcommit memguarantee cpuunits cpuweight cpulimit cpus cpumask nodemask ioprio \
         iolimit iopslimit diskspace diskinodes quotatime quotaugidlimit diskquota capability devices devnodes pci_add pci_del features \
         meminfo iptables netfilter";
     for option in reference.split_ascii_whitespace() {
@@ -56,7 +56,10 @@ const WRITTEN: &[(&str, &str, &str, &str)] = &[
     ("kmemsize", "1.5M:2M", "KMEMSIZE", "1572864:2097152"),
     ("swappages", "0:unlimited", "SWAPPAGES", "0:unlimited"),
     ("vm_overcommit", "1.5", "VM_OVERCOMMIT", "1.5"),
+    ("memguarantee", "30%", "MEMGUARANTEE", "30"),
+    ("memguarantee", "auto", "MEMGUARANTEE", "auto"),
     ("cpulimit", "50%", "CPULIMIT", "50"),
+    ("cpulimit", "2000M", "CPULIMIT", "2000m"),
     ("cpumask", "3,0-1", "CPUMASK", "0-1,3"),
     ("iolimit", "10", "IOLIMIT", "10485760"),
     ("iolimit", "512K", "IOLIMIT", "524288"),
@@ -115,6 +118,9 @@ fn a_bad_value_ends_with_the_code_of_its_parameter() {
         ("numproc", "1:2:3", Exit::InvalidValue),
         ("kmemsize", "99999999999999999999", Exit::InvalidValue),
         ("cpuunits", "7", Exit::InvalidValue),
+        ("cpulimit", "-1", Exit::InvalidValue),
+        ("cpulimit", "+5m", Exit::InvalidValue),
+        ("memguarantee", "101", Exit::InvalidValue),
         ("cpus", "0", Exit::InvalidValue),
         ("ioprio", "8", Exit::InvalidValue),
         ("iolimit", "3G", Exit::InvalidValue),
