@@ -38,6 +38,23 @@ const TOOLS_PACKAGES: [&str; 17] = [
     "uidmap",
 ];
 
+/// Debian 12 with [`PROGRAMS_PACKAGES`]: carried into the reference machine if asked (`reference --template`), for it is large.
+pub const DEBIAN_12_PROGRAMS: &str = "debian-12-programs";
+
+/// What people run in containers, by `examples/programs.sh`: servers in C, Go (caddy) and Java (tomcat), and all that sets packet filters.
+const PROGRAMS_PACKAGES: [&str; 10] = [
+    "apache2",
+    "apache2-utils",
+    "arptables",
+    "caddy",
+    "curl",
+    "ebtables",
+    "iptables",
+    "mariadb-server",
+    "nftables",
+    "tomcat10",
+];
+
 /// The templates that tests make from packages.
 pub const DEBIAN: [&str; 3] = ["debian-12-x86_64", "debian-13-x86_64", DEBIAN_12_TOOLS];
 
@@ -110,8 +127,12 @@ fn make_template(node: &Node, store: &Path, template: &str) -> Result<PathBuf, S
     if let Some(archive) = find().map_err(said)? {
         return Ok(archive);
     }
+    let recipes = store.join("recipes");
     if template == DEBIAN_12_TOOLS {
-        write_tools_recipe(&store.join("recipes")).map_err(|error| error.to_string())?;
+        // With it the package looks, at the first boot, for file systems to count, and fails where there are none.
+        write_recipe(&recipes, template, &TOOLS_PACKAGES, &["/var/lib/quota/new"]).map_err(said)?;
+    } else if template == DEBIAN_12_PROGRAMS {
+        write_recipe(&recipes, template, &PROGRAMS_PACKAGES, &[]).map_err(said)?;
     }
     let made = Outcome::of(node.command("vzpkg", ["create", "cache", template]), MAKING_LIMIT);
     let last = made.stderr.lines().last().unwrap_or_default();
@@ -119,19 +140,18 @@ fn make_template(node: &Node, store: &Path, template: &str) -> Result<PathBuf, S
     if made.code == 0 { find().map_err(said)?.ok_or_else(cannot) } else { Err(cannot()) }
 }
 
-/// Our recipe of Debian 12 under another name, with more packages.
-fn write_tools_recipe(recipes: &Path) -> std::io::Result<()> {
+/// Our recipe of Debian 12 under another name, with more packages and less files.
+fn write_recipe(recipes: &Path, name: &str, packages: &[&str], less: &[&str]) -> std::io::Result<()> {
     let text = fs_err::read_to_string(crate::checkout().join("templates/recipes/debian-12-x86_64.toml"))?;
     let mut recipe: toml::Table = text.parse().expect("a recipe of this checkout");
-    recipe.insert("name".into(), DEBIAN_12_TOOLS.into());
+    recipe.insert("name".into(), name.into());
     let bootstrap = recipe.get_mut("bootstrap").and_then(toml::Value::as_table_mut).expect("a recipe has one");
     let include = bootstrap.get_mut("include").and_then(toml::Value::as_array_mut).expect("packages");
-    include.extend(TOOLS_PACKAGES.map(toml::Value::from));
-    // With it the package looks, at the first boot, for file systems to count, and fails where there are none.
+    include.extend(packages.iter().copied().map(toml::Value::from));
     let remove = recipe.get_mut("remove").and_then(toml::Value::as_array_mut).expect("files to remove");
-    remove.push("/var/lib/quota/new".into());
+    remove.extend(less.iter().copied().map(toml::Value::from));
     fs_err::create_dir_all(recipes)?;
-    fs_err::write(recipes.join(format!("{DEBIAN_12_TOOLS}.toml")), recipe.to_string())
+    fs_err::write(recipes.join(format!("{name}.toml")), recipe.to_string())
 }
 
 impl Node {

@@ -32,6 +32,9 @@ struct Which {
     /// Only programs of these crates; of all of the workspace otherwise.
     #[arg(long = "package", short)]
     packages: Vec<String>,
+    /// A template that is carried in beside those that all tests have: debian-12-programs.
+    #[arg(long = "template")]
+    templates: Vec<String>,
 }
 
 #[derive(Subcommand)]
@@ -100,7 +103,7 @@ fn job(which: &Which) -> Result<(Job, Vec<PathBuf>), Box<dyn Error>> {
     for tool in tests::compiled::ALL {
         built.binaries.push(tool.compiled().map_err(|why| carried("a tool of the tests", why.to_string()))?);
     }
-    let template = |name| containers::archive_of(name).map_err(|why| carried("a template", why));
+    let template = |name: &str| containers::archive_of(name).map_err(|why| carried("a template", why));
     let default = tests::target_dir().join("release/vzctl");
     // What is measured is measured in a release build, if one was made.
     built.binaries.push(tests::target_dir().join("release/bench"));
@@ -112,7 +115,11 @@ fn job(which: &Which) -> Result<(Job, Vec<PathBuf>), Box<dyn Error>> {
         limit_seconds: policy.limit_seconds,
         checkout: tests::checkout().to_owned(),
         vz_bin: std::env::var_os("VZ_BIN").map_or(default, PathBuf::from),
-        templates: containers::DEBIAN.into_iter().map(template).collect::<Result<_, _>>()?,
+        templates: containers::DEBIAN
+            .into_iter()
+            .chain(which.templates.iter().map(String::as_str))
+            .map(template)
+            .collect::<Result<_, _>>()?,
     };
     Ok((job, built.binaries))
 }
