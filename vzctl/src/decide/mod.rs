@@ -14,8 +14,8 @@ use vzrt::{Ctid, Plan};
 
 pub use resources::{bounds, only_rates, oom_score_adj, resources, without_rates};
 pub use root::{
-    image_file, image_of, is_bounded_by_image, is_bounded_by_project, is_ploop, is_preallocated, own_area, own_project,
-    ploop_image, root, wants_quota,
+    image_file, image_of, is_bounded_by_image, is_bounded_by_project, is_ploop, is_preallocated, other_limits,
+    own_area, own_project, ploop_image, root, wants_quota,
 };
 
 pub use spec::rlimits;
