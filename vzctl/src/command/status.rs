@@ -54,7 +54,9 @@ fn warn_of_limits(context: &Context, condition: &Condition) {
     else {
         return;
     };
-    tracing::warn!(
+    // Warnings go to standard output, which is the line's alone here. Nobody can be told that standard error is closed.
+    let _ = writeln!(
+        std::io::stderr(),
         "Warning: the disk limits in force are not those of the configuration: space {space_kib} KiB, inodes {inodes} \
          (`vzctl quotaon {}` puts those in force)",
         context.ctid
