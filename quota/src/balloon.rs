@@ -1,8 +1,8 @@
 //! Space taken away from an image and given back: to the host by discarding what is free, from the container by a balloon.
 //!
 //! ext4 cannot shrink while it is mounted. So a smaller limit is made true by a file that takes the difference and is never written: blocks
-//! that the file system has given away and the host has not. It lies in the image's top directory, while the container's root is a directory
-//! beside it ([`ROOT`]) that alone is mounted for it: no path inside leads there.
+//! that the file system has given away and the host has not. It lies in the image's top directory, while the container's root, or the upper
+//! layer of it, is a directory beside it ([`ROOT`]) that alone is mounted for it: no path inside leads there.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -37,42 +37,42 @@ pub enum Fit {
     Inflated,
 }
 
-/// Makes the limit of an image so many bytes: what is there to be had, whether the image is mounted or not. What its files hold is never
-/// touched. The image is `limit_bytes` long then, or longer and has a balloon of the difference.
+/// Makes the limit of an image what `limit` says: what is there to be had, whether the image is mounted or not. What its files hold is never
+/// touched. The image has that size then, or is larger and has a balloon of the difference.
 ///
 /// # Errors
 /// [`Error::Full`] where files take more than that; those of [`image::grow`] and [`image::mount`].
-pub fn fit(path: &Path, limit_bytes: u64) -> Result<Fit, Error> {
+pub fn fit(path: &Path, limit: Size) -> Result<Fit, Error> {
     let image = Image::open_locked(path)?;
     // The image first: one that can't grow now keeps its balloon, and with it the limit that it has.
-    let grown = match image::grow_image(&image, Size::Image(limit_bytes)) {
+    let grown = match image::grow_image(&image, limit) {
         Err(Error::Shrink { .. }) => Grown::Unchanged,
         grown => grown?,
     };
     let device = image.attach()?;
-    let fitted = hold_to(&device, image::mount(&device)?, limit_bytes).map_err(|e| match e {
+    let fitted = hold_to(&device, image::mount(&device)?, limit).map_err(|e| match e {
         Error::Full { asked_bytes, .. } => Error::Full { path: path.to_owned(), asked_bytes },
         e => e,
     })?;
     Ok(if grown == Grown::Unchanged { fitted } else { Fit::Grown })
 }
 
-/// Makes the balloon of an image, which is at least as long as its limit, what the limit leaves of it. `mount` is one of its top directory.
+/// Makes the balloon of an image, which is at least as large as its limit, what the limit leaves of it. `mount` is one of its top directory.
 ///
 /// # Errors
 /// As [`fit`].
-pub fn hold_to(device: &Loop, mount: impl AsFd, limit_bytes: u64) -> Result<Fit, Error> {
+pub fn hold_to(device: &Loop, mount: impl AsFd, limit: Size) -> Result<Fit, Error> {
+    Top::of(device, mount)?.hold_to(device, limit)
+}
+
+/// The same, where there is a balloon. An image is made a little larger than its files' limit ([`Size::Usable`]), which is nothing to have a
+/// balloon for.
+///
+/// # Errors
+/// As [`fit`].
+pub fn hold_again(device: &Loop, mount: impl AsFd, limit: Size) -> Result<Fit, Error> {
     let top = Top::of(device, mount)?;
-    let wanted = image::size_bytes(device)?.saturating_sub(limit_bytes.next_multiple_of(BLOCK_BYTES));
-    let had = top.balloon_bytes()?;
-    if wanted > had {
-        // What was freed and never discarded would go to the balloon, and the host would not see it again.
-        trim(&top.directory)?;
-    }
-    top.make_balloon(had, wanted).map_err(|e| match e.errno {
-        Errno::NOSPC => Error::Full { path: device.path().into(), asked_bytes: limit_bytes },
-        _ => e.into(),
-    })
+    if top.balloon_bytes()? == 0 { Ok(Fit::Unchanged) } else { top.hold_to(device, limit) }
 }
 
 /// Makes an image that nobody uses as short as its limit, so that no balloon is needed: resize2fs(8) moves what lies beyond.
@@ -151,6 +151,23 @@ impl Top {
         let directory =
             rustix::fs::openat(mount, ".", flags, Mode::empty()).called(|| format!("openat({}, .)", device.path()))?;
         Ok(Self { directory })
+    }
+
+    fn hold_to(&self, device: &Loop, limit: Size) -> Result<Fit, Error> {
+        let (has, limit_bytes) = match limit {
+            Size::Image(bytes) => (image::size_bytes(device)?, bytes),
+            Size::Usable(kib) => (image::usable_bytes(device)?, kib.saturating_mul(1024)),
+        };
+        let wanted = has.saturating_sub(limit_bytes.next_multiple_of(BLOCK_BYTES));
+        let had = self.balloon_bytes()?;
+        if wanted > had {
+            // What was freed and never discarded would go to the balloon, and the host would not see it again.
+            trim(&self.directory)?;
+        }
+        self.make_balloon(had, wanted).map_err(|e| match e.errno {
+            Errno::NOSPC => Error::Full { path: device.path().into(), asked_bytes: limit_bytes },
+            _ => e.into(),
+        })
     }
 
     fn balloon_bytes(&self) -> Result<u64, CallError> {

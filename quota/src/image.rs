@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use rustix::thread::CapabilitySet;
 
-pub use crate::balloon::{Compacted, Fit, ROOT, compact, fit, hold_to, shrink, trim};
+pub use crate::balloon::{Compacted, Fit, ROOT, compact, fit, hold_again, hold_to, shrink, trim};
 use crate::call::{CallError, Called};
 pub use crate::copy::{copy, preallocate};
 use crate::geometry;
@@ -312,19 +312,18 @@ pub fn grow(path: &Path, size: Size) -> Result<Grown, Error> {
     grow_image(&Image::open_locked(path)?, size)
 }
 
-/// What the files of an image have, mounted or not, in KiB: the image without journal and tables.
-///
-/// # Errors
-/// [`Error::NotExt4`]; [`Error::Call`].
-pub fn usable_kib(path: &Path) -> Result<u64, Error> {
-    let image = Image::open_locked(path)?;
-    let attached = image.find()?;
-    let layout = superblock(&image, attached.as_ref().map_or(image.file.as_fd(), Loop::as_fd))?.layout;
-    Ok(layout.blocks.saturating_sub(layout.overhead_blocks).saturating_mul(BLOCK_BYTES / 1024))
-}
-
 /// How large the file system of an attached image is.
 pub(crate) fn size_bytes(device: &Loop) -> Result<u64, Error> {
+    Ok(layout(device)?.blocks.saturating_mul(BLOCK_BYTES))
+}
+
+/// What its files have.
+pub(crate) fn usable_bytes(device: &Loop) -> Result<u64, Error> {
+    let layout = layout(device)?;
+    Ok(layout.blocks.saturating_sub(layout.overhead_blocks).saturating_mul(BLOCK_BYTES))
+}
+
+fn layout(device: &Loop) -> Result<geometry::Layout, Error> {
     let path = || PathBuf::from(device.path());
     let superblock = Superblock::read(device)
         .called(|| format!("pread({})", device.path()))?
@@ -332,7 +331,7 @@ pub(crate) fn size_bytes(device: &Loop) -> Result<u64, Error> {
     if superblock.block_size != BLOCK_BYTES {
         return Err(Error::NotOurs { path: path(), block_size: superblock.block_size });
     }
-    Ok(superblock.layout.blocks.saturating_mul(BLOCK_BYTES))
+    Ok(superblock.layout)
 }
 
 /// See [`grow`].

@@ -18,6 +18,7 @@ use crate::call::{CallError, Called};
 use crate::limits::{EffectiveLimits, Limit, SoftHard};
 use crate::sys::{self, Dqblk, Dqinfo};
 use crate::tree;
+use crate::users::Grace;
 
 const EXT4_MAGIC: i128 = 0xEF53;
 const XFS_MAGIC: i128 = 0x5846_5342;
@@ -78,7 +79,9 @@ pub enum Missing {
     #[error("project quota is off: mount with the option prjquota")]
     NotProject,
     /// Usage is counted, limits are not enforced.
-    #[error("project quota only counts and does not limit: mount with the option prjquota")]
+    #[error(
+        "project quota only counts and does not limit: it was turned off, and `quotaon -P` on the mount point turns it on"
+    )]
     NotEnforced,
 }
 
@@ -178,13 +181,13 @@ impl Project {
     /// Sets the limits, at once for all that is running.
     ///
     /// A grace time is the kernel's for *all* projects of the file system: when these limits have one, it becomes everybody's
-    /// (see [`Project::grace_s`]).
+    /// (see [`Project::set_grace`]).
     ///
     /// # Errors
     /// [`Error::Call`].
     pub fn set_limits(&self, limits: &EffectiveLimits) -> Result<(), Error> {
         if let Some(grace_s) = limits.grace_s {
-            self.set_grace_s(grace_s)?;
+            self.set_grace(Grace { space_s: grace_s, inodes_s: grace_s })?;
         }
         self.set(record(limits))
     }
@@ -211,19 +214,23 @@ impl Project {
         }
     }
 
-    /// The grace time of all projects of this file system, in seconds.
+    /// The grace times of all projects of this file system.
     ///
     /// # Errors
     /// [`Error::Call`].
-    pub fn grace_s(&self) -> Result<u64, Error> {
+    pub fn grace(&self) -> Result<Grace, Error> {
         let info = sys::project_info(self.directory.as_fd()).called(|| self.call("Q_GETINFO"))?;
-        Ok(info.space_grace_s)
+        Ok(Grace { space_s: info.space_grace_s, inodes_s: info.inodes_grace_s })
     }
 
-    fn set_grace_s(&self, grace_s: u64) -> Result<(), Error> {
+    /// Sets them: the kernel has one time for space and one for inodes, for *all* projects of a file system.
+    ///
+    /// # Errors
+    /// [`Error::Call`].
+    pub fn set_grace(&self, grace: Grace) -> Result<(), Error> {
         let info = Dqinfo {
-            space_grace_s: grace_s,
-            inodes_grace_s: grace_s,
+            space_grace_s: grace.space_s,
+            inodes_grace_s: grace.inodes_s,
             valid: sys::IIF_BGRACE | sys::IIF_IGRACE,
             ..Dqinfo::default()
         };

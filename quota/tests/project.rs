@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use quota::project::{Project, Support, support};
+use quota::users::Grace;
 use quota::{EffectiveLimits, Limit, SoftHard};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use rustix::thread::CapabilitySet;
@@ -157,13 +158,31 @@ fn a_soft_limit_may_be_exceeded_for_the_grace_time() {
     area.project.assign().unwrap();
     let space_kib = SoftHard { soft: Limit::Of(1024), hard: Limit::Of(2048) };
     area.project.set_limits(&EffectiveLimits { space_kib, inodes: both(100), grace_s: Some(86_400) }).unwrap();
-    assert_eq!(area.project.grace_s().unwrap(), 86_400);
+    assert_eq!(area.project.grace().unwrap(), Grace { space_s: 86_400, inodes_s: 86_400 });
     assert_eq!(area.project.status().unwrap().space_grace_ends_s, None);
     let (written, _) = fill(&area.path("fill"), 8192);
     assert!(written > 1024, "{written} KiB");
     let ends_s = area.project.status().unwrap().space_grace_ends_s.expect("the time runs");
     let now_s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     assert!((now_s + 86_000..=now_s + 86_400).contains(&ends_s), "{ends_s} at {now_s}");
+}
+
+#[test]
+fn space_and_inodes_have_a_grace_time_each() {
+    let Some(area) = Area::new("space_and_inodes_have_a_grace_time_each", 7012) else { return };
+    area.project.assign().unwrap();
+    let two = Grace { space_s: 86_400, inodes_s: 3600 };
+    area.project.set_grace(two).unwrap();
+    assert_eq!(area.project.grace().unwrap(), two);
+    let inodes = SoftHard { soft: Limit::Of(2), hard: Limit::Of(100) };
+    let space_kib = SoftHard { soft: Limit::Of(8), hard: Limit::Of(8192) };
+    area.project.set_limits(&EffectiveLimits { space_kib, inodes, grace_s: None }).unwrap();
+    for name in ["a", "b", "c"] {
+        fill(&area.path(name), 64);
+    }
+    let status = area.project.status().unwrap();
+    let (space, inodes) = (status.space_grace_ends_s.unwrap(), status.inodes_grace_ends_s.unwrap());
+    assert!((82_000..=82_900).contains(&(space - inodes)), "{space} and {inodes}");
 }
 
 #[test]

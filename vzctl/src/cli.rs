@@ -197,7 +197,7 @@ fn verbs() -> Vec<Command> {
         of_container("runscript", "Run a script of the host in a container, started or not")
             .arg(Arg::new("script").value_name("SCRIPT").value_parser(value_parser!(PathBuf))),
         of_container("quotaon", "Put a container's disk limits in force; of a private area that is a directory"),
-        of_container("quotaoff", "Take them away, of a container that is not mounted"),
+        of_container("quotaoff", "Take them away, until the next quotaon, mount or start"),
         of_container("quotainit", "Give its private area a new project id, and count all that is in it"),
         Command::new("startall").about("Start every container that starts with the host, several at once"),
         Command::new("stopall").about("Stop every container before the host goes down, several at once"),

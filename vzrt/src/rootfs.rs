@@ -213,12 +213,14 @@ fn private_area(plan: &RootPlan) -> Result<OwnedFd, RootError> {
             let freed = if *keeps_space { quota::image::Freed::Kept } else { quota::image::Freed::Discarded };
             let options = quota::image::Options { freed, limits_users };
             let (device, area) = mount_image(file, options)?;
-            if let (Layers::InImage, Some(quota::image::Size::Image(bytes))) = (&plan.layers, size) {
-                match quota::image::hold_to(&device, &area, *bytes) {
-                    // Who has made the limit smaller behind our back gets a container that starts.
-                    Err(e @ quota::image::Error::Full { .. }) => tracing::warn!("Warning: {e}"),
-                    held => drop(held.map_err(DiskError::from)?),
-                }
+            let held = size.map(|size| match size {
+                quota::image::Size::Image(_) => quota::image::hold_to(&device, &area, size),
+                quota::image::Size::Usable(_) => quota::image::hold_again(&device, &area, size),
+            });
+            match held {
+                // Who has made the limit smaller behind our back gets a container that starts.
+                Some(Err(e @ quota::image::Error::Full { .. })) => tracing::warn!("Warning: {e}"),
+                held => drop(held.transpose().map_err(DiskError::from)?),
             }
             area
         }

@@ -1,5 +1,6 @@
 //! `vzctl quotaon`, `quotaoff` and `quotainit`: the limits of a private area that is a directory, and its project id.
 
+use ::quota::project::Support;
 use vzrt::Condition;
 
 use super::{Context, failed};
@@ -20,11 +21,10 @@ pub(super) fn on(context: &Context) -> Outcome {
     Ok(Exit::Success)
 }
 
-/// Takes the limits away until the next `quotaon`, `mount` or `start`.
+/// Takes the limits away until the next `quotaon`, `mount` or `start`, of a running container too.
 pub(super) fn off(context: &Context) -> Outcome {
     let container = bounded(context, Exit::QuotaOff)?;
     let _lock = context.lock("turning quota off")?;
-    unused(context, Exit::QuotaOff)?;
     let cannot = |e: &::quota::project::Error| Failure::because(Exit::QuotaOff, "Unable to turn quota off", e);
     match ::quota::owned::of(&container.ve_private).map_err(|e| cannot(&e))? {
         Some(project) => project.clear_limits().map_err(|e| cannot(&e))?,
@@ -41,7 +41,7 @@ pub(super) fn init(context: &Context) -> Outcome {
     let container = bounded(context, Exit::QuotaInit)?;
     let _lock = context.lock("setting quota up")?;
     let _interrupt = context.interrupt()?;
-    unused(context, Exit::QuotaInit)?;
+    unused(context)?;
     let private = &container.ve_private;
     let cannot = |e: &::quota::project::Error| Failure::because(Exit::QuotaInit, "Unable to set quota up", e);
     let before = ::quota::owned::of(private).map_err(|e| cannot(&e))?.map(|project| project.id());
@@ -61,6 +61,11 @@ fn bounded(context: &Context, exit: Exit) -> Result<Subject, Failure> {
         return Err(Failure::new(Exit::NoPrivateArea, what));
     }
     if !decide::is_bounded_by_project(&context.node, &container)? {
+        // Turned off by hand, most likely: an area that was bounded before has a project.
+        let there = ::quota::project::support(&container.ve_private);
+        if let (Ok(Some(_)), Ok(Support::Missing { reason })) = (::quota::owned::of(&container.ve_private), there) {
+            return Err(Failure::because(exit, "The private area has no project quota", &reason));
+        }
         return Err(Failure::new(exit, "The private area has no project quota")
             .why("it is an image, DISK_QUOTA is no, or the file system has none")
             .hint("`vzctl check` tells what this host has."));
@@ -69,11 +74,11 @@ fn bounded(context: &Context, exit: Exit) -> Result<Subject, Failure> {
 }
 
 /// Neither running nor mounted.
-fn unused(context: &Context, exit: Exit) -> Result<(), Failure> {
+fn unused(context: &Context) -> Result<(), Failure> {
     match vzrt::settle(&context.run_dir(), &context.cgroups()?).map_err(|e| failed(&e))? {
         Condition::Stopped => Ok(()),
         Condition::Running(_) | Condition::Mounted(_) => {
-            Err(Failure::new(exit, "The container uses its quota").hint("Stop or unmount it first."))
+            Err(Failure::new(Exit::QuotaInit, "The container uses its quota").hint("Stop or unmount it first."))
         }
     }
 }

@@ -107,6 +107,7 @@ fn apply(
     host: &vzrt::cgroup::Host,
 ) -> Result<bool, Failure> {
     disk::check(before, request, !matches!(condition, Condition::Stopped))?;
+    disk::warn_of_users(before, after);
     let Condition::Running(running) = condition else {
         if request.reset_ub {
             return Err(Failure::new(Exit::NotRunning, "Container is not running"));

@@ -18,8 +18,8 @@ pub use resources::{
     bounds, cpu_share, cpulimit_percent, only_rates, oom_score_adj, resources, shutdown_share, without_rates,
 };
 pub use root::{
-    image_file, image_of, is_bounded_by_image, is_bounded_by_project, is_ploop, is_preallocated, own_area, own_project,
-    ploop_image, root, wants_quota,
+    image_file, image_of, is_bounded_by_image, is_bounded_by_project, is_ploop, is_preallocated, other_limits,
+    own_area, own_project, ploop_image, root, wants_quota,
 };
 
 pub use spec::rlimits;

@@ -1,10 +1,12 @@
 //! Where a container's files are and what bounds them.
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use quota::image::Size;
 use quota::owned;
 use quota::project::{self, Project, Support};
+use quota::{DiskLimits, SoftHard};
 use vzrt::plan::{Disk, IdRange, Layers, RootPlan};
 
 use crate::config::Node;
@@ -102,6 +104,29 @@ pub fn own_area(node: &Node, area: &Path) -> Result<Project, Failure> {
 pub fn is_bounded_by_project(node: &Node, container: &Subject) -> Result<bool, Failure> {
     let private = &container.ve_private;
     Ok(image_of(container).is_none() && wants_quota(node, container) && support(private)? == Support::Available)
+}
+
+/// The limits of space and inodes that the kernel holds a project to, where they are not those of the configuration: others were set, or quota was
+/// turned off. `None` where they are. The project is asked for through the directory above the private area: what is in there is the container's.
+///
+/// # Errors
+/// The file system could not be asked.
+pub fn other_limits(
+    private: &Path,
+    id: NonZeroU32,
+    configured: &DiskLimits,
+) -> Result<Option<(SoftHard, SoftHard)>, project::Error> {
+    let above = private.parent().unwrap_or(Path::new("/"));
+    let configured = configured.effective();
+    let wanted = (configured.space_kib, configured.inodes);
+    let has = match project::support(above)? {
+        Support::Missing { .. } => (SoftHard::UNLIMITED, SoftHard::UNLIMITED),
+        Support::Available => {
+            let status = Project::open(above, id)?.status()?;
+            (status.space_kib, status.inodes)
+        }
+    };
+    Ok((has != wanted).then_some(has))
 }
 
 /// The image that the private area is: of the ploop layout, or to bound one of the simfs layout. Of the latter only an area over a template tree

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use beancounters::Resource;
 use beancounters::read::{Reader, Usage};
+use quota::SoftHard;
 use rustix::fs::{Mode, OFlags};
 use vzrt::plan::Disk;
 use vzrt::{Condition, Ctid, RunDir};
@@ -13,6 +14,7 @@ use vzrt::{Condition, Ctid, RunDir};
 use crate::config::document::{self, DocumentError, substitute_veid};
 use crate::config::values::Layout;
 use crate::config::{Node, Param, Settings, names, params};
+use crate::decide;
 
 /// What a container is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +45,8 @@ impl Status {
 pub struct DiskUsage {
     pub space_kib: u64,
     pub inodes: u64,
+    /// Limits of space in KiB, and of inodes, that are in force and not those of the configuration: somebody has set others, or turned quota off.
+    pub in_force: Option<(SoftHard, SoftHard)>,
 }
 
 /// One container. Only what was wanted is filled in.
@@ -334,10 +338,14 @@ fn disk_usage(node: &Node, ctid: Ctid, condition: &Condition, settings: &Setting
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let fd = rustix::fs::open(&mountpoint, flags, Mode::empty()).ok()?;
             let usage = quota::image::usage(&fd).ok()?;
-            let space_kib = usage.space_used_kib.saturating_sub(balloon_kib(&file, settings));
-            Some(DiskUsage { space_kib, inodes: usage.inodes_used })
+            let space_kib = usage.space_used_kib.saturating_sub(balloon_kib(&file, usage.space_total_kib, settings));
+            Some(DiskUsage { space_kib, inodes: usage.inodes_used, in_force: None })
         }
-        Some((Disk::Project { id, .. }, _)) => project_usage(private, id),
+        Some((Disk::Project { id, .. }, _)) => {
+            let mut usage = project_usage(private, id)?;
+            usage.in_force = decide::other_limits(Path::new(private), id, &settings.disk_limits()).ok()?;
+            Some(usage)
+        }
         None if settings.layout.is_none_or(|l| l == Layout::Simfs) => {
             project_usage(private, quota::owned::of(Path::new(private)).ok()??.id())
         }
@@ -345,12 +353,16 @@ fn disk_usage(node: &Node, ctid: Ctid, condition: &Condition, settings: &Setting
     }
 }
 
-/// What of an image is used by its balloon: what it is longer than its limit.
-fn balloon_kib(file: &Path, settings: &Settings) -> u64 {
+/// What an image of the simfs layout may be larger than its limit without a balloon (`Size::Usable`), in KiB.
+const ROUNDED_KIB: u64 = 1024;
+
+/// What of an image is used by its balloon: what it, or what is in it, is larger than its limit.
+fn balloon_kib(file: &Path, total_kib: u64, settings: &Settings) -> u64 {
     match (settings.layout, settings.disk_limits().effective().space_kib.hard) {
         (Some(Layout::Ploop(_)), quota::Limit::Of(kib)) => {
             file.metadata().map_or(0, |meta| (meta.len() / 1024).saturating_sub(kib))
         }
+        (_, quota::Limit::Of(kib)) if total_kib > kib.saturating_add(ROUNDED_KIB) => total_kib - kib,
         _ => 0,
     }
 }
@@ -359,5 +371,9 @@ fn project_usage(private: &str, id: NonZeroU32) -> Option<DiskUsage> {
     let above = Path::new(private).parent()?;
     let status = quota::project::Project::open(above, id).ok()?.status().ok()?;
     // A project that holds not even its own directory is nobody's: the area is bounded in another way, or not at all.
-    (status.inodes_used > 0).then_some(DiskUsage { space_kib: status.space_used_kib, inodes: status.inodes_used })
+    (status.inodes_used > 0).then_some(DiskUsage {
+        space_kib: status.space_used_kib,
+        inodes: status.inodes_used,
+        in_force: None,
+    })
 }

@@ -268,12 +268,12 @@ impl Field {
                     wanted.resource(resource);
                 }
             }
-            Shows::Space(part) | Shows::Inodes(part) => {
-                wanted.key(if matches!(self.shows, Shows::Space(_)) { "DISKSPACE" } else { "DISKINODES" });
-                if part == QuotaPart::Whole {
-                    ["VE_PRIVATE", "VE_LAYOUT"].into_iter().for_each(|key| wanted.key(key));
-                    wanted.disk = true;
-                }
+            // Whether the limits of the configuration are those in force is seen from all of them.
+            Shows::Space(_) | Shows::Inodes(_) => {
+                ["DISKSPACE", "DISKINODES", "QUOTATIME", "VE_PRIVATE", "VE_LAYOUT"]
+                    .into_iter()
+                    .for_each(|key| wanted.key(key));
+                wanted.disk = true;
             }
             Shows::Laverage => wanted.load = true,
             Shows::Uptime => wanted.uptime = true,
@@ -325,8 +325,14 @@ impl Field {
             }),
             Shows::Status => Cell::Text(Some(facts.status.name().to_owned())),
             Shows::Counter(resource, part) => counter_cell(facts, resource, part),
-            Shows::Space(part) => quota_cell(settings.diskspace_kib, facts.disk.map(|d| d.space_kib), part),
-            Shows::Inodes(part) => quota_cell(settings.diskinodes, facts.disk.map(|d| d.inodes), part),
+            Shows::Space(part) => {
+                let other = facts.disk.and_then(|d| d.in_force).map(|(space_kib, _)| space_kib);
+                quota_cell(other.or(settings.diskspace_kib), facts.disk.map(|d| d.space_kib), part)
+            }
+            Shows::Inodes(part) => {
+                let other = facts.disk.and_then(|d| d.in_force).map(|(_, inodes)| inodes);
+                quota_cell(other.or(settings.diskinodes), facts.disk.map(|d| d.inodes), part)
+            }
             Shows::Laverage => Cell::Load(facts.load),
             Shows::Uptime => Cell::Uptime(facts.uptime_s),
             Shows::CpuLimit => Cell::Setting(settings.cpulimit.and_then(|limit| decide::cpulimit_percent(limit).ok())),

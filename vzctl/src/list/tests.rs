@@ -52,7 +52,7 @@ fn running() -> Facts {
         .usage
         .insert(Resource::Numproc, Usage { held: items(23), maxheld: items(31), failcnt: Some(2), is_sampled: false });
     facts.usage.insert(Resource::Kmemsize, Usage { held: None, maxheld: None, failcnt: None, is_sampled: true });
-    facts.disk = Some(DiskUsage { space_kib: 4242, inodes: 17 });
+    facts.disk = Some(DiskUsage { space_kib: 4242, inodes: 17, in_force: None });
     facts.uptime_s = Some(93_784.5);
     facts.load = Some([0.0, 0.01, 0.05]);
     facts

@@ -1,19 +1,22 @@
 //! `vzquota`: disk quota by OpenVZ's own command. The quota id is the container's number.
 
+mod line;
 mod ugid;
 
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ::quota::project::Project;
+use ::quota::users::Grace;
 use ::quota::{EffectiveLimits, Limit, SoftHard, image, owned};
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::ArgMatches;
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 use vzrt::Ctid;
 
+pub(super) use self::line::command;
 use self::ugid::Ugids;
-use super::{Outcome, Report, config_dir, json, json_switch, node};
+use super::{Outcome, Report, json, node};
 use crate::config::Node;
 use crate::decide;
 use crate::failure::chain;
@@ -43,98 +46,22 @@ impl Refusal {
     }
 }
 
-pub(super) fn command() -> Command {
-    let of = |name: &'static str, about: &'static str| {
-        Command::new(name).about(about).arg(
-            Arg::new("id").value_name("CTID").required(true).value_parser(value_parser!(u32)).help("The container"),
-        )
-    };
-    let limited = |name, about| of(name, about).args(limits());
-    Command::new("vzquota")
-        .about("Disk quota of containers whose private areas are directories")
-        .subcommand_required(true)
-        .disable_help_subcommand(true)
-        .args([
-            Arg::new("batch").short('b').action(ArgAction::SetTrue).help("Of stat and show: print numbers alone"),
-            Arg::new("quiet").short('q').action(ArgAction::SetTrue).help("Print no messages"),
-            config_dir().global(true),
-        ])
-        .subcommands([
-            of("init", "Make the private area a project of its own"),
-            of("drop", "Take the limits away, of a container that is not mounted"),
-            limited("on", "Put limits in force: those given, and else those of the configuration"),
-            of("off", "Take the limits away"),
-            limited("setlimit", "Change limits that are in force"),
-            of("setlimit2", "Limits of a user or group inside")
-                .args([number("uid", 'u', "User"), number("gid", 'g', "Group")])
-                .args(limits()),
-            of("reload2", "Read the limits of users and groups again"),
-            shown("stat", "Print usage and limits, of quota that is on"),
-            shown("show", "Print usage and limits, on or off"),
-        ])
-}
-
-fn shown(name: &'static str, about: &'static str) -> Command {
-    Command::new(name).about(about).args([
-        Arg::new("id").value_name("CTID").required(true).value_parser(value_parser!(u32)).help("The container"),
-        Arg::new("ugid").short('t').action(ArgAction::SetTrue).help("Users and groups too"),
-        json_switch(),
-    ])
-}
-
-fn number(id: &'static str, short: char, help: &'static str) -> Arg {
-    Arg::new(id).short(short).long(id).value_name("N").value_parser(value_parser!(u64)).help(help)
-}
-
-fn limits() -> [Arg; 6] {
-    let time = |id, short, help| Arg::new(id).short(short).long(id).value_name("TIME").value_parser(seconds).help(help);
-    [
-        number("block-softlimit", 'b', "Soft limit of space, in KiB"),
-        number("block-hardlimit", 'B', "Hard limit of space, in KiB"),
-        number("inode-softlimit", 'i', "Soft limit of inodes"),
-        number("inode-hardlimit", 'I', "Hard limit of inodes"),
-        time(
-            "block-exptime",
-            'e',
-            "How long the soft limit of space may be exceeded: dd:hh:mm:ss, or a number with h, d, w, m or y",
-        ),
-        time("inode-exptime", 'n', "The same of inodes; one file system has one time for both"),
-    ]
-}
-
-/// A time: `dd:hh:mm:ss` or fewer parts from the right, seconds, or a number with a unit.
-fn seconds(text: &str) -> Result<u64, String> {
-    let bad = || format!("`{text}` is not dd:hh:mm:ss, nor a number with h, d, w, m or y");
-    let whole = |part: &str| {
-        if part.bytes().all(|b| b.is_ascii_digit()) { part.parse::<u64>().ok() } else { None }
-    };
-    if let Some((at, unit)) = text.char_indices().next_back().filter(|(_, c)| c.is_ascii_alphabetic()) {
-        let many = match unit {
-            'h' => 3600,
-            'd' => 86_400,
-            'w' => 7 * 86_400,
-            'm' => 30 * 86_400,
-            'y' => 365 * 86_400,
-            _ => return Err(bad()),
-        };
-        return whole(&text[..at]).and_then(|n| n.checked_mul(many)).ok_or_else(bad);
-    }
-    let parts: Option<Vec<u64>> = text.split(':').map(whole).collect();
-    let parts = parts.filter(|parts| parts.len() <= 4).ok_or_else(bad)?;
-    let each = [1, 60, 3600, 86_400];
-    parts.iter().rev().zip(each).try_fold(0u64, |sum, (n, s)| sum.checked_add(n.checked_mul(s)?)).ok_or_else(bad)
-}
-
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let quiet = matches.get_flag("quiet");
     match work(matches) {
-        Ok(Ok(report)) => Ok(report),
+        Ok(Ok(report)) => Ok(Report { stderr: told(matches), ..report }),
         Ok(Err(trouble)) => Err(trouble),
         Err(Refusal(exit, why)) => {
             let stderr = if quiet { String::new() } else { format!("vzquota: {}\n", crate::list::plain(&why)) };
             Ok(Report { stderr, exit, ..Report::default() })
         }
     }
+}
+
+/// With `-v`, which options had nothing to do.
+fn told(matches: &ArgMatches) -> String {
+    let Some((verb, own)) = matches.subcommand().filter(|_| matches.get_flag("verbose")) else { return String::new() };
+    line::idle(verb, own).iter().map(|why| format!("vzquota: {why}\n")).collect()
 }
 
 fn work(matches: &ArgMatches) -> Result<Outcome, Refusal> {
@@ -184,14 +111,17 @@ fn work(matches: &ArgMatches) -> Result<Outcome, Refusal> {
 }
 
 fn change(node: &Node, container: &Subject, verb: &str, own: &ArgMatches) -> Result<(), Refusal> {
+    is_private_area(container, own)?;
     if !decide::is_bounded_by_project(node, container).map_err(|e| Refusal(1, e.to_string()))? {
         return Err(Refusal(12, "the private area is not bounded by project quota".into()));
     }
     // What else changes a container waits, or makes us wait.
     let _lock = vzrt::lock::Lock::take(&node.lock_file(container.ctid), "vzquota", std::time::Duration::ZERO)
         .map_err(|e| Refusal(7, chain(&e)))?;
-    let configured = || container.settings.disk_limits().effective();
+    let configured = || asked(container.settings.disk_limits().effective(), own);
     if verb == "init" {
+        // What `on` would refuse is not taken here.
+        configured()?;
         decide::own_project(node, container).map_err(|e| Refusal(1, e.to_string()))?;
         return Ok(());
     }
@@ -199,20 +129,37 @@ fn change(node: &Node, container: &Subject, verb: &str, own: &ArgMatches) -> Res
     let status = project.status().map_err(|e| Refusal::call(&e))?;
     // Quota that limits nothing is off.
     let on = status.is_limited();
+    let mounted = || vzrt::rootfs::is_mounted(&container.ve_root).map_err(|e| Refusal(1, e.one_line()));
     let done = match verb {
         "on" if on => return Err(Refusal(5, "quota is on already".into())),
-        "on" => project.set_limits(&asked(configured(), own)?),
+        "on" => configured()?.put_in_force(&project),
         "setlimit" | "off" if !on => return Err(Refusal(6, "quota is off".into())),
         "setlimit" => {
             let now = EffectiveLimits { space_kib: status.space_kib, inodes: status.inodes, grace_s: None };
-            project.set_limits(&asked(now, own)?)
+            asked(now, own)?.put_in_force(&project)
         }
-        "drop" if vzrt::rootfs::is_mounted(&container.ve_root).map_err(|e| Refusal(1, e.one_line()))? => {
+        "drop" if !own.get_flag("force") && mounted()? => {
             return Err(Refusal(5, "the container is mounted".into()));
         }
         _ => project.clear_limits(),
     };
     done.map_err(|e| Refusal::call(&e))
+}
+
+/// What `-p` says is what the configuration says.
+fn is_private_area(container: &Subject, own: &ArgMatches) -> Result<(), Refusal> {
+    let given = own.try_get_one::<String>("path").ok().flatten();
+    let real = |path: &std::path::Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    match given {
+        Some(path) if real(path.as_ref()) != real(&container.ve_private) => {
+            let private = container.ve_private.display();
+            Err(Refusal(
+                2,
+                format!("{path} is not the private area of container {}: that is {private}", container.ctid),
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn project(container: &Subject) -> Result<Project, Refusal> {
@@ -221,8 +168,29 @@ fn project(container: &Subject) -> Result<Project, Refusal> {
 }
 
 /// The limits with what the command line changes in them.
-fn asked(now: EffectiveLimits, own: &ArgMatches) -> Result<EffectiveLimits, Refusal> {
-    let option = |name: &str| own.get_one::<u64>(name).copied();
+#[derive(Debug)]
+struct Asked {
+    limits: EffectiveLimits,
+    /// The grace times of all projects of the file system, where they are given.
+    space_s: Option<u64>,
+    inodes_s: Option<u64>,
+}
+
+impl Asked {
+    fn put_in_force(&self, project: &Project) -> Result<(), ::quota::project::Error> {
+        project.set_limits(&self.limits)?;
+        if self.space_s.or(self.inodes_s).is_some() {
+            let now = project.grace()?;
+            let (space_s, inodes_s) = (self.space_s.unwrap_or(now.space_s), self.inodes_s.unwrap_or(now.inodes_s));
+            project.set_grace(Grace { space_s, inodes_s })?;
+        }
+        Ok(())
+    }
+}
+
+fn asked(now: EffectiveLimits, own: &ArgMatches) -> Result<Asked, Refusal> {
+    // `off` and `drop` have none of them.
+    let option = |name: &str| own.try_get_one::<u64>(name).ok().flatten().copied();
     let limit = |name: &str, now: Limit| match option(name) {
         Some(n) if n < UNLIMITED => Limit::Of(n),
         Some(_) => Limit::Unlimited,
@@ -236,16 +204,12 @@ fn asked(now: EffectiveLimits, own: &ArgMatches) -> Result<EffectiveLimits, Refu
         }
         Ok(SoftHard { soft, hard })
     };
-    let grace_s = match (option("block-exptime"), option("inode-exptime")) {
-        (Some(a), Some(b)) if a != b => {
-            return Err(Refusal(
-                2,
-                "a file system has one time for space and inodes: -e and -n must be the same".into(),
-            ));
-        }
-        (a, b) => a.or(b).or(now.grace_s),
+    let limits = EffectiveLimits {
+        space_kib: both("block", now.space_kib)?,
+        inodes: both("inode", now.inodes)?,
+        grace_s: now.grace_s,
     };
-    Ok(EffectiveLimits { space_kib: both("block", now.space_kib)?, inodes: both("inode", now.inodes)?, grace_s })
+    Ok(Asked { limits, space_s: option("block-exptime"), inodes_s: option("inode-exptime") })
 }
 
 /// A row of the table.
@@ -278,13 +242,15 @@ fn of_project(container: &Subject, verb: &str) -> Result<Table, Refusal> {
     if verb == "stat" && !status.is_limited() {
         return Err(Refusal(6, "quota is off".into()));
     }
-    let grace_s = Some(project.grace_s().map_err(|e| Refusal::call(&e))?);
-    let row =
-        |usage, limits: SoftHard, expires_s| Row { usage, soft: limits.soft, hard: limits.hard, grace_s, expires_s };
+    let grace = project.grace().map_err(|e| Refusal::call(&e))?;
+    let row = |usage, limits: SoftHard, grace_s, expires_s| {
+        let SoftHard { soft, hard } = limits;
+        Row { usage, soft, hard, grace_s: Some(grace_s), expires_s }
+    };
     Ok(Table {
         ctid: container.ctid.get(),
-        blocks_kib: row(status.space_used_kib, status.space_kib, status.space_grace_ends_s),
-        inodes: row(status.inodes_used, status.inodes, status.inodes_grace_ends_s),
+        blocks_kib: row(status.space_used_kib, status.space_kib, grace.space_s, status.space_grace_ends_s),
+        inodes: row(status.inodes_used, status.inodes, grace.inodes_s, status.inodes_grace_ends_s),
         ugid: None,
     })
 }
@@ -387,37 +353,21 @@ mod tests {
     }
 
     #[test]
-    fn times_are_parts_or_a_number_with_a_unit() {
-        for (text, expected) in [
-            ("5", 5),
-            ("01:00", 60),
-            ("01:02:03:04", 93_784),
-            ("3h", 10_800),
-            ("1d", 86_400),
-            ("2w", 1_209_600),
-            ("1y", 31_536_000),
-        ] {
-            assert_eq!(seconds(text), Ok(expected), "{text}");
-        }
-        for bad in ["", ":", "1:2:3:4:5", "h", "-1", "3x", "1.5h", "99999999999999999999"] {
-            assert!(seconds(bad).is_err(), "{bad}");
-        }
+    fn what_is_left_of_a_time_has_two_units() {
         assert_eq!([left(0), left(61), left(3661), left(90_000)], ["none", "1m 1s", "1h 1m", "1d 1h"]);
     }
 
     #[test]
-    fn the_command_line_holds_together_and_a_soft_limit_stays_below_the_hard_one() {
-        command().debug_assert();
+    fn what_is_not_given_stays_and_a_soft_limit_stays_below_the_hard_one() {
         let own = |line: &str| {
             let matches = command().try_get_matches_from(line.split(' ')).unwrap();
             matches.subcommand().unwrap().1.clone()
         };
         let now = EffectiveLimits { space_kib: SoftHard::UNLIMITED, inodes: SoftHard::UNLIMITED, grace_s: None };
         let set = asked(now, &own("vzquota setlimit 101 -b 10 -B 20 -e 1d")).ok().unwrap();
-        assert_eq!((set.space_kib.soft, set.space_kib.hard, set.grace_s), (Limit::Of(10), Limit::Of(20), Some(86_400)));
-        assert_eq!(set.inodes, SoftHard::UNLIMITED);
-        for bad in ["-b 20 -B 10", "-e 1d -n 2d"] {
-            assert_eq!(asked(now, &own(&format!("vzquota setlimit 101 {bad}"))).err().map(|r| r.0), Some(2), "{bad}");
-        }
+        assert_eq!((set.limits.space_kib.soft, set.limits.space_kib.hard), (Limit::Of(10), Limit::Of(20)));
+        assert_eq!((set.space_s, set.inodes_s), (Some(86_400), None));
+        assert_eq!(set.limits.inodes, SoftHard::UNLIMITED);
+        assert_eq!(asked(now, &own("vzquota setlimit 101 -b 20 -B 10")).err().map(|r| r.0), Some(2));
     }
 }

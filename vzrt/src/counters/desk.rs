@@ -25,6 +25,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
+use super::disk;
 use super::table::{Register, Table};
 use crate::error::{Call, Failed};
 use crate::hooks::wait_for;
@@ -254,6 +255,16 @@ fn anything_runs(node: &Path) -> bool {
 }
 
 impl Register for All {
+    const HAS_DISKS: bool = true;
+
+    fn disks(&mut self) -> Option<String> {
+        let told = |ctid: Ctid, e: &Failed| tracing::warn!("Warning: the disk quota of CT {ctid}: {}", e.one_line());
+        let records = numbers(&self.node)
+            .into_iter()
+            .filter_map(|ctid| disk::record(&self.node, ctid).inspect_err(|e| told(ctid, e)).ok());
+        Some(disk::heading() + &records.collect::<String>())
+    }
+
     fn numbers(&mut self) -> Vec<Ctid> {
         numbers(&self.node)
     }

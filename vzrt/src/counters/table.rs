@@ -1,4 +1,5 @@
-//! The files of beancounters as a tree: `user_beancounters`, `bc/resources`, and for each container `bc/101/resources`.
+//! The files of beancounters as a tree: `user_beancounters`, `bc/resources`, and for each container `bc/101/resources`; and that of disk quota,
+//! `vz/vzquota`, which only the host has.
 //!
 //! One tree for two places: the host has all running containers in it, a container has itself. Formats: [`beancounters::format`].
 
@@ -18,12 +19,20 @@ const OPEN: u16 = 0o555;
 const USER_BEANCOUNTERS: u64 = fuse::ROOT + 1;
 const BC: u64 = fuse::ROOT + 2;
 const RESOURCES: u64 = fuse::ROOT + 3;
+const VZ: u64 = fuse::ROOT + 4;
+const VZQUOTA: u64 = fuse::ROOT + 5;
 
 /// From here on each container has two numbers: its directory's, and that of the one file in it.
-const CONTAINERS: u64 = fuse::ROOT + 5;
+const CONTAINERS: u64 = fuse::ROOT + 7;
 
 /// Whose counters there are.
 pub(crate) trait Register {
+    /// Whether it tells of disk quota.
+    const HAS_DISKS: bool = false;
+    /// What `vz/vzquota` says.
+    fn disks(&mut self) -> Option<String> {
+        None
+    }
     /// Containers that may be running, by ascending numbers.
     fn numbers(&mut self) -> Vec<Ctid>;
     /// Whether one is.
@@ -43,6 +52,8 @@ enum Place {
     UserBeancounters,
     Bc,
     Resources,
+    Vz,
+    Vzquota,
     Container(Ctid),
     ResourcesOf(Ctid),
 }
@@ -55,6 +66,8 @@ impl Place {
             USER_BEANCOUNTERS => Some(Self::UserBeancounters),
             BC => Some(Self::Bc),
             RESOURCES => Some(Self::Resources),
+            VZ => Some(Self::Vz),
+            VZQUOTA => Some(Self::Vzquota),
             _ => match number.checked_sub(CONTAINERS)? {
                 at if at % 2 == 0 => container(at).map(Self::Container),
                 at => container(at).map(Self::ResourcesOf),
@@ -68,6 +81,8 @@ impl Place {
             Self::UserBeancounters => USER_BEANCOUNTERS,
             Self::Bc => BC,
             Self::Resources => RESOURCES,
+            Self::Vz => VZ,
+            Self::Vzquota => VZQUOTA,
             Self::Container(ctid) => CONTAINERS + 2 * u64::from(ctid.get()),
             Self::ResourcesOf(ctid) => CONTAINERS + 2 * u64::from(ctid.get()) + 1,
         }
@@ -93,8 +108,9 @@ impl<R: Register> Table<R> {
 impl<R: Register> Tree for Table<R> {
     fn node(&self, number: u64) -> Option<Node> {
         Some(match Place::of(number)? {
-            Place::Root | Place::Bc => Node::directory(OPEN),
-            Place::UserBeancounters | Place::Resources => Node::file(SECRET),
+            Place::Vz | Place::Vzquota if !R::HAS_DISKS => return None,
+            Place::Root | Place::Bc | Place::Vz => Node::directory(OPEN),
+            Place::UserBeancounters | Place::Resources | Place::Vzquota => Node::file(SECRET),
             Place::Container(_) => Node { stays: false, ..Node::directory(OPEN) },
             Place::ResourcesOf(_) => Node { stays: false, ..Node::file(SECRET) },
         })
@@ -103,7 +119,11 @@ impl<R: Register> Tree for Table<R> {
     fn entries(&mut self, directory: u64) -> Vec<(String, u64)> {
         let entry = |name: &str, place: Place| (name.to_owned(), place.number());
         match Place::of(directory) {
-            Some(Place::Root) => vec![entry("user_beancounters", Place::UserBeancounters), entry("bc", Place::Bc)],
+            Some(Place::Root) => {
+                let all = [("user_beancounters", Place::UserBeancounters), ("bc", Place::Bc), ("vz", Place::Vz)];
+                all.into_iter().filter(|(_, at)| R::HAS_DISKS || *at != Place::Vz).map(|(n, at)| entry(n, at)).collect()
+            }
+            Some(Place::Vz) if R::HAS_DISKS => vec![entry("vzquota", Place::Vzquota)],
             Some(Place::Bc) => {
                 let mut numbers = self.0.numbers();
                 numbers.retain(|ctid| self.0.is_running(*ctid));
@@ -147,7 +167,8 @@ impl<R: Register> Tree for Table<R> {
                 let rows = self.0.rows(ctid)?;
                 text(|out| format::bc_id_resources(out, &rows))
             }
-            Place::Root | Place::Bc | Place::Container(_) => None,
+            Place::Vzquota => self.0.disks(),
+            Place::Root | Place::Bc | Place::Vz | Place::Container(_) => None,
         }
     }
 }
@@ -170,6 +191,12 @@ mod tests {
     struct Made;
 
     impl Register for Made {
+        const HAS_DISKS: bool = true;
+
+        fn disks(&mut self) -> Option<String> {
+            Some(String::new())
+        }
+
         fn numbers(&mut self) -> Vec<Ctid> {
             [101, 102, 103].map(|n: u32| n.try_into().unwrap()).to_vec()
         }
@@ -206,7 +233,7 @@ mod tests {
                 seen += 1;
             }
         }
-        assert_eq!(seen, 2 + 3 + 2);
+        assert_eq!(seen, 3 + 3 + 2 + 1);
     }
 
     #[test]
@@ -235,7 +262,7 @@ mod tests {
     #[test]
     fn numbers_of_nobody_are_nobodys() {
         let table = Table::new(Made);
-        for number in [0, fuse::ROOT + 4, CONTAINERS, CONTAINERS + 1, u64::MAX] {
+        for number in [0, fuse::ROOT + 6, CONTAINERS, CONTAINERS + 1, u64::MAX] {
             assert_eq!(table.node(number), None, "{number}");
         }
     }

@@ -54,6 +54,11 @@ fn main() -> ExitCode {
 }
 
 fn go(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    if arguments.only == [Part::Limits] {
+        // No container has to run for it: neither runtimes are needed, nor what they would run.
+        describe_machine()?;
+        return limits::measure(arguments.rounds, &Node::new());
+    }
     // Not below anything private: the containers' root is nobody here.
     let directory = tempfile::Builder::new().prefix("vzbench").tempdir_in("/var/tmp")?;
     fs_err::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;

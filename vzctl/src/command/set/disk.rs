@@ -47,9 +47,13 @@ fn resize_ploop(container: &Subject, request: &SetRequest) -> Result<(), Failure
     };
     let fitted = if request.offline_resize {
         let length = std::fs::metadata(&file).map_err(|e| Failure::from_error(Exit::Resize, &e))?.len();
-        if bytes < length { image::shrink(&file, bytes).map(|()| Fit::Inflated) } else { image::fit(&file, bytes) }
+        if bytes < length {
+            image::shrink(&file, bytes).map(|()| Fit::Inflated)
+        } else {
+            image::fit(&file, Size::Image(bytes))
+        }
     } else {
-        image::fit(&file, bytes)
+        image::fit(&file, Size::Image(bytes))
     };
     match fitted {
         Ok(Fit::Unchanged) => Ok(()),
@@ -81,22 +85,20 @@ pub(super) fn resize(node: &Node, before: &Subject, container: &Subject, request
                 "this host has no quota for directories, so the private area is an image, and an image has a size",
             ));
         };
-        return match image::grow(&file, Size::Usable(space_kib)) {
-            Ok(Grown::Unchanged) => {
-                let had = before.settings.disk_limits().effective().space_kib.hard;
-                let has_kib = image::usable_kib(&file).map_err(|e| fail(&e))?;
-                // What was configured is in force, and what is to be is less. An image is a little larger than asked for, so its own size can't tell.
-                if limits.space_kib.hard < had && had <= Limit::Of(has_kib) {
-                    tracing::warn!(
-                        "Warning: the private area keeps its {has_kib} KiB: it is an image, which can only grow"
-                    );
-                }
-                Ok(())
-            }
-            Ok(Grown::Online | Grown::Offline) => {
+        let size = Size::Usable(space_kib);
+        // An image is made a little larger than its limit: one whose limit stays has no balloon for that.
+        let fitted = if limits.space_kib.hard == before.settings.disk_limits().effective().space_kib.hard {
+            image::grow(&file, size).map(|grown| if grown == Grown::Unchanged { Fit::Unchanged } else { Fit::Grown })
+        } else {
+            image::fit(&file, size)
+        };
+        return match fitted {
+            Ok(Fit::Unchanged) => Ok(()),
+            Ok(_) => {
                 tracing::info!("The private area has {space_kib} KiB now");
                 Ok(())
             }
+            Err(e @ image::Error::Full { .. }) => Err(fail(&e).hint("Delete files inside first.")),
             // What is saved is made true by the next start.
             Err(e @ image::Error::NeedsCapSysResource(_)) if saved => {
                 tracing::warn!("Warning: the private area grows at the next start: {}", chain(&e));
@@ -123,6 +125,18 @@ pub(super) fn resize(node: &Node, before: &Subject, container: &Subject, request
         }
         // One that was not started since it was brought here: its start gives it an id, and the limits.
         None => Ok(()),
+    }
+}
+
+/// Where users and groups can't have the limits that were just allowed them.
+pub(super) fn warn_of_users(before: &Subject, after: &Subject) {
+    let wanted = before.settings.user_quota().is_none() && after.settings.user_quota().is_some();
+    if wanted && after.ve_private.is_dir() && decide::image_of(after).is_none() {
+        tracing::warn!(
+            "Warning: no quotas of users and groups inside: the private area is a directory, and they need a file system of the container's own; \
+             `vzctl convert {} --layout ploop` makes it one",
+            after.ctid
+        );
     }
 }
 
