@@ -56,11 +56,42 @@ impl Machine<'_> {
     /// # Errors
     /// QEMU cannot run, or the machine did not boot or end in time (it is then killed).
     pub fn run(&self, limit: Duration, out: &mut dyn Write) -> Result<ExitStatus, Error> {
+        self.listen(self.start()?, limit, out)
+    }
+
+    /// Boots, and kills QEMU this long after the machine has said the words; returns whether it came to that. With `cache=unsafe` what
+    /// the machine has submitted to its disk is in the host's file then, flushed or not; what it only cached is lost.
+    ///
+    /// # Errors
+    /// QEMU cannot run, or the machine did not say them in time.
+    pub fn cut_power(&self, words: &str, after: Duration, limit: Duration, out: &mut dyn Write) -> Result<bool, Error> {
+        let mut said = Cut { words, heard: Vec::new(), out };
+        let mut child = self.start()?;
+        let heard = hear(&mut child.0);
+        let start = Instant::now();
+        loop {
+            match heard.recv_timeout(Duration::from_secs(1)) {
+                Ok(word) if said.take(&word)? => {
+                    thread::sleep(after);
+                    child.0.kill()?; // SIGKILL
+                    child.0.wait()?;
+                    return Ok(true);
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(false),
+                _ if start.elapsed() > limit => {
+                    let console = self.console.display().to_string();
+                    return Err(Error::Silent { what: "did not come to write", limit, console });
+                }
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    fn start(&self) -> Result<Running, Error> {
         let mut command = self.command()?;
         // Not `stdio`: with no input it counts as hung up, and the machine waits for someone to listen.
         command.args(["-chardev", "file,id=out,path=/dev/stdout", "-device", "virtserialport,chardev=out,name=output"]);
-        let child = Running(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?);
-        self.listen(child, limit, out)
+        Ok(Running(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?))
     }
 
     /// Boots with this terminal as its console, for a person; returns when it is off.
@@ -98,12 +129,11 @@ impl Machine<'_> {
     fn command(&self) -> Result<Command, Error> {
         let vz = self.directory.join("vz.img");
         let size = format!("{}G", self.recipe.vz_disk_gib);
-        make_ext4(
-            &vz,
-            &size,
-            &["-L", "vz", "-O", "quota,project", "-E", "quotatype=usrquota:grpquota:prjquota"],
-            None,
-        )?;
+        // There already, it is that of the machine whose power was cut.
+        if !vz.exists() {
+            let quota = ["-L", "vz", "-O", "quota,project", "-E", "quotatype=usrquota:grpquota:prjquota"];
+            make_ext4(&vz, &size, &quota, None)?;
+        }
 
         let mut command = unpacked(&self.qemu.join("tree"));
         command.env("TMPDIR", self.directory); // what snapshot=on writes
@@ -158,6 +188,23 @@ impl Drop for Running {
         // Both fail only if it has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// Passes on what is said, and knows certain words in it.
+struct Cut<'a> {
+    words: &'a str,
+    heard: Vec<u8>,
+    out: &'a mut dyn Write,
+}
+
+impl Cut<'_> {
+    /// Whether the words were said.
+    fn take(&mut self, part: &[u8]) -> Result<bool, Error> {
+        self.out.write_all(part)?;
+        self.out.flush()?;
+        self.heard.extend(part);
+        Ok(self.heard.windows(self.words.len()).any(|window| window == self.words.as_bytes()))
     }
 }
 
