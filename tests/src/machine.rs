@@ -6,6 +6,7 @@
 //! tree of its own under `target/`, and the machine has no network card.
 
 pub mod accelerator;
+pub mod disk;
 pub mod guest;
 pub mod image;
 pub mod payload;

@@ -62,7 +62,7 @@ fn between_cuts(job: &Job) -> Result<(), Error> {
     }
     let names = Path::new("/run/reference/bin");
     fs_err::create_dir_all(names)?;
-    for name in ["vzctl", "vzlist"] {
+    for name in ["vzctl", "vzlist", "vzquota"] {
         std::os::unix::fs::symlink(&job.vz_bin, names.join(name))?;
     }
     let mut output = port("output")?;

@@ -1,14 +1,19 @@
 //! What the machine does between two power cuts: it checks what the last one left of the containers' disk quota, and writes until the next.
+//!
+//! Container 101 is bounded by project quota, 102 is an image with limits of users, which grows all the time, 103 a ploop image with such. They are written
+//! to, and their limits are changed, when power goes; 104 is made and destroyed all the time. Of 105 and 106, and of 107 and 108, one has few files and the other many.
 
-use std::collections::BTreeMap;
+mod check;
+
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Error;
-use crate::containers::{DEBIAN_12_TOOLS, store_below};
+use crate::containers::store_below;
+use crate::wait::wait_until;
 
 /// What the machine says when its writers are at work: from now on power may go.
 pub const AT_WORK: &str = "== writing";
@@ -17,14 +22,29 @@ pub const AT_WORK: &str = "== writing";
 const NODE: &str = "/vz/node";
 const MADE: &str = "/vz/node/made";
 
-/// Limits of the users 1000 and 1001 of container 102: KiB and inodes, soft and hard.
-const USER_LIMITS: [u64; 4] = [6000, 8000, 400, 500];
+/// Between these the limits of container 101 are changed: options of `vzctl set`.
+const BOUNDS_OF_101: [&str; 2] =
+    ["--diskspace 60M:66M --diskinodes 3000:3300", "--diskspace 70M:77M --diskinodes 3500:3850"];
+/// Between these that of container 103: the image grows once, then its balloon does the rest.
+const BOUNDS_OF_103: [&str; 2] = ["128M", "160M"];
+/// The same of user 1001 of the containers 102 and 103: KiB and inodes, soft and hard. User 1000 has the first ones.
+const USER_LIMITS: [[u64; 4]; 2] = [[6000, 8000, 400, 500], [9000, 12_000, 600, 700]];
+/// Files of the containers 106 and 108.
+const MANY: u32 = 40_000;
 
-/// Appends, truncates, makes, links, renames and removes; `OWN` changes owners where there are users.
-const WRITER: &str = "mkdir -p /data/$N; cd /data/$N; i=0; while :; do i=$((i+1)); \
+/// Makes, appends, truncates, allocates, links, renames and removes, writes to what has no name any more, and waits for the disk at times; `OWN` changes owners.
+/// What it makes stays until the next boot has looked at it.
+const WRITER: &str = "rm -rf /data/$N; mkdir -p /data/$N; cd /data/$N; i=0; while :; do i=$((i+1)); \
     dd if=/dev/zero bs=4k count=$((i%50)) >> log; [ $((i%9)) != 0 ] || truncate -s 5000 log; [ $((i%20)) != 0 ] || : > log; \
-    for j in 1 2 3 4 5 6; do echo $i > s$j; ln s$j l$j; mv s$j r$j; OWN; done; mkdir d$i; mv d$i d; rmdir d; rm -f l? r?; done 2> /dev/null";
-const OWN: &str = "chown $((1000 + (i+j)%2)) r$j; chown $((1000 + i%2)) log";
+    fallocate -l $((i%40*50000+1)) taken; [ $((i%7)) != 0 ] || rm taken; \
+    for j in 1 2 3 4 5 6; do echo $i > s$j; ln s$j l$j; mv s$j r$j; OWN; done; \
+    mkdir d$i; ln -s nowhere d$i/x; mv d$i d; rm -r d; rm -f l?; [ $((i%3)) != 0 ] || rm -f r?; \
+    exec 3> gone; rm gone; dd if=/dev/zero bs=4k count=20 >&3; \
+    [ $((i%6)) != 0 ] || dd if=/dev/zero of=synced bs=4k count=9 conv=fsync; done 2> /dev/null";
+const OWN: &str = "chown $((1000+(i+j)%2)):$((1000+i%2)) r$j; chown $((1000+i%2)) log taken";
+/// Runs into the limit again and again.
+const FILLER: &str =
+    "mkdir -p /data; while :; do dd if=/dev/zero of=/data/fill bs=256k; rm /data/fill; done 2> /dev/null";
 
 /// One command, by the shell; `Err` has all that it said.
 fn sh(line: &str) -> Result<String, Error> {
@@ -52,33 +72,47 @@ fn require(holds: bool, what: impl FnOnce() -> String) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Wrong`] with what the power cut has broken.
 pub fn run(out: &mut dyn Write) -> Result<(), Error> {
-    if !Path::new(MADE).exists() {
+    if Path::new(MADE).exists() {
+        check::recovered()?;
+    } else {
         make()?;
     }
-    let up = fs_err::read_to_string("/proc/uptime")?;
-    let begin = Instant::now();
-    let checked = check()?;
-    let took = begin.elapsed().as_secs_f64();
-    writeln!(out, "   start {} s after power on; {checked}; {took:.1} s", up.split(' ').next().unwrap_or_default())?;
-    let mut children = Vec::new();
-    for (ctid, own) in [(101, ":"), (102, OWN), (103, ":")] {
-        for n in 1..=3 {
-            let line = WRITER.replace("$N", &n.to_string()).replace("OWN", own);
-            children.push(shell(&format!("exec vzctl exec {ctid} '{line}'")).spawn()?);
-        }
-    }
-    let sizes = "for size in 60M 64M; do vzctl set 101 --diskspace $size --save; done";
-    let comes_and_goes = "vzctl create 104 --ostemplate busybox --diskspace 20M; vzctl destroy 104";
-    for line in [sizes, comes_and_goes] {
-        children.push(shell(&format!("while :; do {line}; done > /dev/null")).spawn()?);
-    }
-    thread::sleep(Duration::from_secs(1));
+    check::all(out)?;
+    let before_kib = check::configured_kib(102)?;
+    let mut children = write_until_the_end()?;
+    let grown = || check::configured_kib(102).is_ok_and(|kib| kib > before_kib);
+    require(wait_until(Duration::from_secs(60), grown), || "102 does not grow".to_owned())?;
     for child in &mut children {
         require(child.try_wait()?.is_none(), || "a writer has ended".to_owned())?;
     }
     writeln!(out, "{AT_WORK}")?;
     thread::sleep(Duration::from_secs(120));
     Err(Error::Wrong("power was not cut".to_owned()))
+}
+
+/// Writers in each container, and who changes limits, makes and destroys from outside.
+fn write_until_the_end() -> Result<Vec<Child>, Error> {
+    let mut lines = Vec::new();
+    for (ctid, own) in [(101, ":"), (102, OWN), (103, OWN)] {
+        let writers = (1..=3).map(|n| WRITER.replace("$N", &n.to_string()).replace("OWN", own));
+        let filler =
+            if own == ":" { FILLER.to_owned() } else { format!("mkdir -p -m 777 /data; su u1000 -c \"{FILLER}\"") };
+        lines.extend(writers.chain([filler]).map(|line| format!("exec vzctl exec {ctid} '{line}'")));
+    }
+    let forever = |lines: &[String]| format!("while :; do {}; done > /dev/null", lines.join("; "));
+    lines.push(forever(&BOUNDS_OF_101.map(|bounds| format!("vzctl set 101 {bounds} --save"))));
+    // Files may take more than the smaller one: then nothing changes.
+    lines.push(forever(&BOUNDS_OF_103.map(|size| format!("vzctl set 103 --diskspace {size} --save 2> /dev/null"))));
+    lines.push(forever(
+        &USER_LIMITS.map(|limits| format!("{}; {}", limit(102, 1001, limits), limit(103, 1001, limits))),
+    ));
+    lines.push(forever(&["vzctl create 104 --ostemplate busybox --diskspace 20M; vzctl destroy 104".to_owned()]));
+    lines.iter().map(|line| Ok(shell(line).spawn()?)).collect()
+}
+
+/// The command that sets a user's limits.
+fn limit(ctid: u32, user: u32, [soft, hard, soft_files, hard_files]: [u64; 4]) -> String {
+    format!("vzquota setlimit2 {ctid} -u {user} -b {soft} -B {hard} -i {soft_files} -I {hard_files}")
 }
 
 fn make() -> Result<(), Error> {
@@ -95,123 +129,32 @@ fn make() -> Result<(), Error> {
             store.display()
         ),
     )?;
-    sh("vzctl create 101 --ostemplate busybox --diskspace 60M --diskinodes 3000")?;
-    sh(&format!("vzctl create 102 --ostemplate {DEBIAN_12_TOOLS} --diskspace 300M --quotaugidlimit 20"))?;
-    sh("vzctl create 103 --ostemplate busybox --layout ploop --diskspace 128M")?;
-    sh("vzctl start 102")?;
-    let limits = USER_LIMITS.map(|limit| limit.to_string()).join(" ");
-    sh(&format!("vzctl exec2 102 'for user in 1000 1001; do setquota -u $user {limits} / || exit 1; done'"))?;
-    sh("vzctl stop 102 --fast")?;
+    sh(&format!(
+        "vzctl create 101 --ostemplate busybox {} && vzctl set 101 --quotatime 86400 --save",
+        BOUNDS_OF_101[0]
+    ))?;
+    sh("vzctl create 102 --ostemplate busybox --diskspace 200M --quotaugidlimit 20")?;
+    let size = BOUNDS_OF_103[0];
+    sh(&format!("vzctl create 103 --ostemplate busybox --layout ploop --diskspace {size} --quotaugidlimit 20"))?;
+    for ctid in [102, 103] {
+        sh(&format!("vzctl start {ctid}"))?;
+        let accounts = [1000, 1001].map(|user| format!("echo u{user}:x:{user}:{user}::/tmp:/bin/sh >> /etc/passwd"));
+        sh(&format!(
+            "vzctl exec2 {ctid} '{}; mkdir -p -m 1777 /tmp; chmod 1777 /tmp; mkdir -m 777 /data'",
+            accounts.join(";")
+        ))?;
+        for user in [1000, 1001] {
+            sh(&limit(ctid, user, USER_LIMITS[0]))?;
+        }
+        sh(&format!("vzctl stop {ctid} --fast"))?;
+    }
+    for (ctid, layout, files) in [(105, "simfs", 10), (106, "simfs", MANY), (107, "ploop", 10), (108, "ploop", MANY)] {
+        sh(&format!("vzctl create {ctid} --ostemplate busybox --layout {layout} --diskspace 512M --diskinodes 50000"))?;
+        sh(&format!("vzctl start {ctid}"))?;
+        let files = format!("mkdir /many; cd /many; i=0; while [ $i -lt {files} ]; do echo $i > $i; i=$((i+1)); done");
+        sh(&format!("vzctl exec2 {ctid} '{files}' && vzctl stop {ctid} --fast"))?;
+    }
     fs_err::write(MADE, "")?;
     sh("sync")?;
     Ok(())
-}
-
-/// Says what was found right.
-fn check() -> Result<String, Error> {
-    sh("vzlist -a")?;
-    for ctid in [101, 102, 103] {
-        sh(&format!("vzctl start {ctid}"))?;
-    }
-    let project = projects()?;
-    let users = users_of_102()?;
-    full()?;
-    settled()?;
-    // What the journals of images left was applied when they were mounted.
-    for (ctid, image) in [(102, "root.img"), (103, "root.hdd/root.hds")] {
-        sh(&format!("vzctl stop {ctid} --fast"))?;
-        let said = sh(&format!("e2fsck -fn {NODE}/private/{ctid}/{image} 2>&1"))?;
-        require(!said.contains("QUOTA"), || format!("e2fsck of {ctid}: {said}"))?;
-        sh(&format!("vzctl start {ctid}"))?;
-    }
-    Ok(format!("101 {project}; 102 {users}; limits refuse; images clean; 104 settled"))
-}
-
-/// Space in KiB and inodes of what `find` is asked to look at; a file with two names is one.
-fn walk(what: &str) -> String {
-    format!("find {what} -printf \"%i %b\\n\" | sort -u | awk \"{{ s += \\$2 }} END {{ print int((s + 1) / 2), NR }}\"")
-}
-
-/// Limits and usage of container 101, which the kernel keeps for its project.
-fn projects() -> Result<String, Error> {
-    let private = format!("{NODE}/private/101");
-    let configured = sh(&format!("sed -n 's/^DISKSPACE=\"\\(.*\\)\"/\\1/p' {NODE}/etc/conf/101.conf"))?;
-    let listed = sh("vzlist -aHo diskspace.h,diskinodes.h 101")?;
-    let mib = |mib: u64| (mib * 1024).to_string();
-    let listed: Vec<&str> = listed.split_whitespace().collect();
-    require([[&*mib(60), "3000"], [&*mib(64), "3000"]].iter().any(|right| listed == right), || {
-        format!("limits of 101: {listed:?}, configured {configured}")
-    })?;
-    let id = sh(&format!("lsattr -pd {private} | awk '{{ print $1 }}'"))?;
-    sh("sync")?;
-    let kernels = report("repquota -Pn /vz", &id)?;
-    require(kernels[3] == listed[0] && kernels[6] == listed[1], || {
-        format!("the kernel's limits of 101: {kernels:?}, listed {listed:?}")
-    })?;
-    let (counted, taken) = (format!("{} {}", kernels[1], kernels[4]), sh(&walk(&private))?);
-    require(counted == taken, || format!("101 uses {counted} for the kernel, {taken} by its files"))?;
-    Ok(format!("{counted} of {} {}", listed[0], listed[1]))
-}
-
-/// One line of repquota(8) without its marks and grace times: the name; used, soft, hard of space in KiB; the same of inodes.
-fn report(command: &str, id: &str) -> Result<Vec<String>, Error> {
-    let text = sh(command)?;
-    let lines: BTreeMap<&str, Vec<String>> = text
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split_whitespace();
-            let (name, _marks) = (fields.next()?.strip_prefix('#')?, fields.next()?);
-            let numbers = fields.filter(|field| field.bytes().all(|byte| byte.is_ascii_digit())).map(str::to_owned);
-            Some((name, std::iter::once(name.to_owned()).chain(numbers).collect()))
-        })
-        .collect();
-    lines
-        .get(id)
-        .filter(|fields| fields.len() == 7)
-        .cloned()
-        .ok_or_else(|| Error::Wrong(format!("no line of {id}: {text}")))
-}
-
-/// Limits and usage of the users of container 102, as its root sees them.
-fn users_of_102() -> Result<String, Error> {
-    let mut found = Vec::new();
-    for user in ["1000", "1001"] {
-        // Raw: a grace time is then a number too, but of another column's width; without it, "none".
-        let line = report("vzctl exec2 102 'sync; repquota -un /'", user)?;
-        let limits: Vec<String> = USER_LIMITS.iter().map(u64::to_string).collect();
-        require([&line[2], &line[3], &line[5], &line[6]].into_iter().eq(limits.iter()), || {
-            format!("limits of user {user} of 102: {line:?}")
-        })?;
-        let counted = format!("{} {}", line[1], line[4]);
-        let taken = sh(&format!("vzctl exec2 102 '{}'", walk(&format!("/ -xdev -user {user}"))))?;
-        require(counted == taken, || format!("user {user} of 102 uses {counted} for the kernel, {taken} by find"))?;
-        found.push(counted);
-    }
-    Ok(found.join(", "))
-}
-
-/// Who is at his limit is refused, with the right error, and has exactly what he may have.
-fn full() -> Result<(), Error> {
-    for (ctid, who, file, error) in [
-        (101, "", "/fill", "quota exceeded"),
-        (102, "setpriv --reuid 1000 --clear-groups ", "/tmp/fill", "quota exceeded"),
-        (103, "", "/fill", "No space left"),
-    ] {
-        let dd = format!("{who}dd if=/dev/zero of={file} bs=64k count=4096 2>&1");
-        let said = sh(&format!("! vzctl exec2 {ctid} '{dd}' 2>&1"))?;
-        require(said.contains(error), || format!("writing beyond the limit of {ctid}: {said}"))?;
-        sh(&format!("vzctl exec2 {ctid} 'rm {file}'"))?;
-    }
-    Ok(())
-}
-
-/// Whatever a `create` or `destroy` of container 104 left, both work again and leave nothing.
-fn settled() -> Result<(), Error> {
-    let listed = sh("vzlist -aHo ctid")?;
-    if listed.split_whitespace().any(|ctid| ctid == "104") {
-        sh("vzctl destroy 104")?;
-    }
-    sh("vzctl create 104 --ostemplate busybox --diskspace 20M && vzctl destroy 104")?;
-    let left = sh(&format!("ls -A {NODE}/private"))?;
-    require(left.split_whitespace().eq(["101", "102", "103"]), || format!("in {NODE}/private: {left}"))
 }
