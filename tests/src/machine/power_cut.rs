@@ -42,9 +42,9 @@ const WRITER: &str = "rm -rf /data/$N; mkdir -p /data/$N; cd /data/$N; i=0; whil
     exec 3> gone; rm gone; dd if=/dev/zero bs=4k count=20 >&3; \
     [ $((i%6)) != 0 ] || dd if=/dev/zero of=synced bs=4k count=9 conv=fsync; done 2> /dev/null";
 const OWN: &str = "chown $((1000+(i+j)%2)):$((1000+i%2)) r$j; chown $((1000+i%2)) log taken";
-/// Runs into the limit again and again.
+/// Runs into the limit again and again, and stays there for a moment.
 const FILLER: &str =
-    "mkdir -p /data; while :; do dd if=/dev/zero of=/data/fill bs=256k; rm /data/fill; done 2> /dev/null";
+    "while :; do dd if=/dev/zero of=/data/fill bs=256k; fsync /data/fill; sleep 1; rm /data/fill; done 2> /dev/null";
 
 /// One command, by the shell; `Err` has all that it said.
 fn sh(line: &str) -> Result<String, Error> {
@@ -95,17 +95,21 @@ fn write_until_the_end() -> Result<Vec<Child>, Error> {
     let mut lines = Vec::new();
     for (ctid, own) in [(101, ":"), (102, OWN), (103, OWN)] {
         let writers = (1..=3).map(|n| WRITER.replace("$N", &n.to_string()).replace("OWN", own));
-        let filler =
-            if own == ":" { FILLER.to_owned() } else { format!("mkdir -p -m 777 /data; su u1000 -c \"{FILLER}\"") };
-        lines.extend(writers.chain([filler]).map(|line| format!("exec vzctl exec {ctid} '{line}'")));
+        lines.extend(writers.map(|line| format!("exec vzctl exec {ctid} '{line}'")));
     }
-    let forever = |lines: &[String]| format!("while :; do {}; done > /dev/null", lines.join("; "));
-    lines.push(forever(&BOUNDS_OF_101.map(|bounds| format!("vzctl set 101 {bounds} --save"))));
+    // The limit of the project, of the user, and of the image.
+    for (ctid, who) in [(101, "sh"), (102, "su u1000"), (103, "sh")] {
+        lines.push(format!("exec vzctl exec {ctid} 'mkdir -p -m 777 /data; {who} -c \"{FILLER}\"'"));
+    }
+    let forever = |lines: &[String]| format!("while :; do {}; done > /dev/null 2>&1", lines.join("; "));
+    let set = |ctid: u32, bounds: &str| format!("vzctl set {ctid} {bounds} --save --wait-lock 30");
+    lines.push(forever(&BOUNDS_OF_101.map(|bounds| set(101, bounds))));
+    let larger = forever(&["n=$((n+1))".to_owned(), set(102, "--diskspace ${n}M")]);
+    lines.push(format!("n={}; {larger}", check::configured_kib(102)? / 1024));
     // Files may take more than the smaller one: then nothing changes.
-    lines.push(forever(&BOUNDS_OF_103.map(|size| format!("vzctl set 103 --diskspace {size} --save 2> /dev/null"))));
-    lines.push(forever(
-        &USER_LIMITS.map(|limits| format!("{}; {}", limit(102, 1001, limits), limit(103, 1001, limits))),
-    ));
+    lines.push(forever(&BOUNDS_OF_103.map(|size| set(103, &format!("--diskspace {size}")))));
+    let limits = |limits| format!("{}; {}", limit(102, 1001, limits), limit(103, 1001, limits));
+    lines.push(forever(&USER_LIMITS.map(limits)));
     lines.push(forever(&["vzctl create 104 --ostemplate busybox --diskspace 20M; vzctl destroy 104".to_owned()]));
     lines.iter().map(|line| Ok(shell(line).spawn()?)).collect()
 }
@@ -129,6 +133,7 @@ fn make() -> Result<(), Error> {
             store.display()
         ),
     )?;
+    sh("vzctl check | grep '^power cut  *yes'")?;
     sh(&format!(
         "vzctl create 101 --ostemplate busybox {} && vzctl set 101 --quotatime 86400 --save",
         BOUNDS_OF_101[0]
@@ -139,10 +144,7 @@ fn make() -> Result<(), Error> {
     for ctid in [102, 103] {
         sh(&format!("vzctl start {ctid}"))?;
         let accounts = [1000, 1001].map(|user| format!("echo u{user}:x:{user}:{user}::/tmp:/bin/sh >> /etc/passwd"));
-        sh(&format!(
-            "vzctl exec2 {ctid} '{}; mkdir -p -m 1777 /tmp; chmod 1777 /tmp; mkdir -m 777 /data'",
-            accounts.join(";")
-        ))?;
+        sh(&format!("vzctl exec2 {ctid} '{}; mkdir -p /tmp; chmod 1777 /tmp'", accounts.join(";")))?;
         for user in [1000, 1001] {
             sh(&limit(ctid, user, USER_LIMITS[0]))?;
         }
