@@ -5,6 +5,7 @@ DESTDIR    ?=
 DEBIAN     ?= 13
 TEST       ?=
 PACKAGE    ?=
+TIMES      ?= 20
 TEMPLATE   ?= debian-12-x86_64
 
 CARGO   ?= cargo
@@ -31,7 +32,7 @@ SBIN  := $(ROOT)$(PREFIX)/sbin
 SHARE := $(ROOT)$(PREFIX)/share
 UNITS := $(ROOT)$(PREFIX)/lib/systemd/system
 
-.PHONY: help deps peers build build-tests test test-fast test-host test-reference reference-shell bench bench-fairness demo \
+.PHONY: help deps peers build build-tests test test-fast test-host test-reference test-power-cut reference-shell bench bench-fairness demo \
         install uninstall lint clean
 
 help: ## this list
@@ -74,6 +75,11 @@ test-host: build build-tests ## tests that need root and a kernel, on this machi
 
 test-reference: build build-tests ## the same tests in a stock Debian machine (DEBIAN=12 PACKAGE=crate TEST=name)
 	$(MACHINE) test --debian $(DEBIAN) $(ONLY) $(TEST)
+
+# Not a part of `test`: it takes as long as TIMES boots.
+test-power-cut: build ## cuts that machine's power while containers write, and checks disk quota after each boot (DEBIAN=12 TIMES=20)
+	$(CARGO) build --locked -p tests --bin reference
+	$(MACHINE) power-cut --debian $(DEBIAN) --times $(TIMES)
 
 reference-shell: build build-tests ## a shell in that machine; ends with it
 	$(MACHINE) shell --debian $(DEBIAN)

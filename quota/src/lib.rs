@@ -6,6 +6,7 @@
 //! * [`image`] – a file system of the container's own, in a file, on a loop device. For the `ploop` layout, and for `simfs` where the
 //!   host's kernel or file system has no project quota: the size of the image is then the limit.
 //! * [`users`] – the second level: quotas of users and groups inside an area that is a file system of its own.
+//! * [`journal`] – whether a file system keeps its counts through a power cut.
 //! * [`quotactl`] – the system call by which somebody inside asks for those, as a value. No effects.
 //!
 //! Both ways of the first level count what is allocated, not what files claim to be long, so holes, hard links and files deleted while open are charged
@@ -16,6 +17,7 @@ mod call;
 mod copy;
 mod geometry;
 pub mod image;
+pub mod journal;
 pub mod limits;
 mod loopdev;
 pub mod owned;

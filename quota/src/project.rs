@@ -20,7 +20,7 @@ use crate::sys::{self, Dqblk, Dqinfo};
 use crate::tree;
 use crate::users::Grace;
 
-const EXT4_MAGIC: i128 = 0xEF53;
+pub(crate) const EXT4_MAGIC: i128 = 0xEF53;
 const XFS_MAGIC: i128 = 0x5846_5342;
 
 /// New inodes in the directory get its project id, and subdirectories this flag.
@@ -91,10 +91,8 @@ pub enum Missing {
 /// [`Error::Call`], such as for a directory that is not there, or without `CAP_SYS_ADMIN`.
 pub fn support(directory: &Path) -> Result<Support, Error> {
     let fd = open_directory(directory)?;
-    let stat = rustix::fs::fstatfs(&fd).called(|| format!("fstatfs({})", directory.display()))?;
     let missing = |reason| Ok(Support::Missing { reason });
-    // The type of `f_type` differs between architectures; only its 32 low bits mean something.
-    let magic = i128::from(stat.f_type) & 0xFFFF_FFFF;
+    let magic = magic(&fd, directory)?;
     if magic != EXT4_MAGIC && magic != XFS_MAGIC {
         return missing(Missing::FileSystem { magic: magic as u64 });
     }
@@ -246,6 +244,13 @@ impl Project {
     fn call(&self, command: &str) -> String {
         format!("quotactl_fd({}, {command}, PRJQUOTA, {})", self.path.display(), self.id)
     }
+}
+
+/// The type of a file system, as statfs(2) has it.
+pub(crate) fn magic(directory: &OwnedFd, path: &Path) -> Result<i128, CallError> {
+    let stat = rustix::fs::fstatfs(directory).called(|| format!("fstatfs({})", path.display()))?;
+    // The type of `f_type` differs between architectures; only its 32 low bits mean something.
+    Ok(i128::from(stat.f_type) & 0xFFFF_FFFF)
 }
 
 pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd, CallError> {

@@ -6,9 +6,11 @@ use std::io::{ErrorKind, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use quota::image::{self, Error, Fsck, Grown, Loop, Size};
+use quota::journal::{Volatile, volatile};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use tempfile::TempDir;
 
@@ -84,6 +86,27 @@ fn a_full_image_refuses_with_enospc_and_takes_no_more_of_the_host_than_its_size(
     assert_eq!(host.len(), 32 * MIB);
     // What the image takes of the host is its blocks, and at most some of the host's own to find them.
     assert!(host.blocks() * 512 <= 33 * MIB, "{} blocks", host.blocks());
+}
+
+#[test]
+fn an_image_keeps_its_counts_through_a_power_cut_and_an_ext4_without_journal_does_not() {
+    if !can_run("an_image_keeps_its_counts_through_a_power_cut_and_an_ext4_without_journal_does_not") {
+        return;
+    }
+    let ours = Mounted::new(Size::Image(32 * MIB), 100);
+    assert_eq!(volatile(&ours.path(".")).unwrap(), None);
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("other.img");
+    let made = Command::new("mkfs.ext4")
+        .args(["-q", "-b", "4096", "-O", "^has_journal"])
+        .arg(&image)
+        .arg("32M")
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let mount = image::mount(&image::attach(&image).unwrap()).unwrap();
+    let top = PathBuf::from(format!("/proc/self/fd/{}/.", mount.as_raw_fd()));
+    assert_eq!(volatile(&top).unwrap(), Some(Volatile::NoJournal));
 }
 
 #[test]

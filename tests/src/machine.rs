@@ -6,9 +6,11 @@
 //! tree of its own under `target/`, and the machine has no network card.
 
 pub mod accelerator;
+pub mod disk;
 pub mod guest;
 pub mod image;
 pub mod payload;
+pub mod power_cut;
 pub mod qemu;
 pub mod recipe;
 
@@ -84,6 +86,9 @@ pub enum Error {
         /// Where to look.
         console: String,
     },
+    /// Not as it should be after a power cut.
+    #[error("{0}")]
+    Wrong(String),
     /// It ended without a result.
     #[error("the machine ended without a result ({status}); its console is in {console}")]
     Died {
@@ -101,6 +106,8 @@ pub struct Job {
     pub shell: Option<(u16, u16)>,
     /// One command for bash instead of tests.
     pub command: Option<String>,
+    /// Writing until power is cut, instead of tests.
+    pub power_cut: bool,
     /// Only tests whose name contains this.
     pub filter: Option<String>,
     /// What to run.

@@ -1,6 +1,6 @@
 //! Whatever is killed, and whenever: the next command finds its way, and in the end nothing is left.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -189,6 +189,51 @@ fn a_set_that_is_killed_anywhere_leaves_the_old_configuration_or_the_new() {
         assert!(node.inside("ip -4 address show dev venet0").contains("10.79.2.1"));
     }
     node.done(["stop", "101"]);
+    node.done(["destroy", "101"]);
+    assert_eq!(node.leftovers(), [""; 0]);
+}
+
+#[test]
+fn a_growth_that_is_killed_anywhere_is_what_the_configuration_says_after_the_next_start() {
+    let test = "a_growth_that_is_killed_anywhere_is_what_the_configuration_says_after_the_next_start";
+    let Some(node) = node_with(test, "busybox") else { return };
+    node.done(["create", "101", "--ostemplate", "busybox", "--layout", "ploop", "--diskspace", "32M"]);
+    let image = node.path("private/101/root.hdd/root.hds");
+    let grow = |mib: u64| ["set".to_owned(), "101".into(), "--diskspace".into(), format!("{mib}M"), "--save".into()];
+    let whole = measured(&node, &grow(33).each_ref().map(String::as_str));
+    for (mib, after) in (34..).zip(moments(whole)) {
+        node.done(["start", "101"]);
+        disturbed(&node, &grow(mib).each_ref().map(String::as_str), after, Signal::SIGKILL);
+        let conf = fs_err::read_to_string(node.configuration(101)).expect("there");
+        node.done(["stop", "101", "--fast", "--wait-lock", "30"]);
+        // The image is never ahead of its configuration: it could not be made smaller.
+        let length_kib = fs_err::metadata(&image).expect("there").len() / 1024;
+        let says = |kib: u64| conf.contains(&format!("DISKSPACE=\"{kib}:{kib}\""));
+        assert!(
+            says(mib * 1024) || (says(length_kib) && length_kib == (mib - 1) * 1024),
+            "{after:?}: {length_kib}, {conf}"
+        );
+        node.done(["start", "101"]);
+        let length_kib = fs_err::metadata(&image).expect("there").len() / 1024;
+        assert!(says(length_kib), "after {after:?}: {length_kib} KiB, {conf}");
+        node.done(["set", "101", "--diskspace", &format!("{mib}M"), "--save"]);
+        node.done(["stop", "101", "--fast"]);
+    }
+    // And it is not grown where that can't be saved.
+    let length = || fs_err::metadata(&image).expect("there").len();
+    let (configurations, had) = (node.path("etc/conf"), length());
+    let chattr = |flag: &str| {
+        let done = Command::new("chattr").arg(flag).arg(&configurations).status();
+        assert!(done.is_ok_and(|status| status.success()), "chattr {flag}");
+    };
+    chattr("+i");
+    let unsaved = node.vzctl(["set", "101", "--diskspace", "100M", "--save"]);
+    chattr("-i");
+    assert!(unsaved.code != 0 && length() == had, "{unsaved:?}");
+    // What can't be is not saved either.
+    let before = fs_err::read_to_string(node.configuration(101)).expect("there");
+    assert_ne!(node.vzctl(["set", "101", "--diskspace", "100T", "--save"]).code, 0);
+    assert_eq!(fs_err::read_to_string(node.configuration(101)).expect("there"), before);
     node.done(["destroy", "101"]);
     assert_eq!(node.leftovers(), [""; 0]);
 }

@@ -139,7 +139,13 @@ impl RunDir {
     /// # Errors
     /// The state is there and can't be read.
     pub fn running(&self) -> Result<Option<Running>, Failed> {
-        let Some(state) = self.read::<State>("state.json")? else { return Ok(None) };
+        let state = match self.read::<State>("state.json") {
+            // It is not synced, as the journal before it is: where a run directory outlives the host, a power cut leaves it empty, and no journal
+            // of this boot.
+            Err(e) => return if self.journal()?.is_some() { Err(e) } else { Ok(None) },
+            Ok(None) => return Ok(None),
+            Ok(Some(state)) => state,
+        };
         if state.boot_id != boot_id() {
             return Ok(None);
         }
@@ -389,5 +395,32 @@ mod tests {
         assert!(run.running().unwrap().is_none());
         run.remove().unwrap();
         assert!(!run.path().exists());
+    }
+
+    #[test]
+    fn a_state_that_a_power_cut_has_left_empty_is_none_and_one_that_is_not_ours_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::new(dir.path().join("101"));
+        run.create().unwrap();
+        std::fs::write(run.path().join("state.json"), "").unwrap();
+        assert!(run.running().unwrap().is_none());
+        let journal = |boot_id: &str| {
+            let root = RootPlan {
+                mountpoint: PathBuf::new(),
+                private: PathBuf::new(),
+                layers: crate::plan::Layers::Whole,
+                disk: crate::plan::Disk::Unbounded,
+                ids: crate::plan::IdRange { uid: 0, gid: 0, count: 1 },
+                options: Vec::new(),
+                user_quota: None,
+            };
+            let (boot_id, ctid) = (boot_id.to_owned(), "101".parse().unwrap());
+            run.write_journal(&Journal { boot_id, ctid, root, hooks: Hooks::default(), cgroup: None, net: None })
+                .unwrap();
+        };
+        journal("another");
+        assert!(run.running().unwrap().is_none());
+        journal(&boot_id());
+        assert!(run.running().is_err());
     }
 }

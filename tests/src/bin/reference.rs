@@ -4,14 +4,15 @@ use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand};
 use nix::sys::{prctl, signal::Signal};
 use tests::containers;
 use tests::machine::accelerator::Accelerator;
+use tests::machine::disk::{Moment, Torn};
 use tests::machine::qemu::Machine;
-use tests::machine::{self, Job, guest, image, payload, recipe::Recipe};
+use tests::machine::{self, Job, guest, image, payload, power_cut, recipe::Recipe};
 use tests::program;
 use tests::suite::{self, Policy};
 
@@ -58,11 +59,25 @@ enum What {
         /// What bash is given: `target/release/bench --only overhead`.
         command: String,
     },
+    /// Cuts the machine's power while containers write, again and again, and has it check their disk quota after each boot.
+    PowerCut {
+        /// The release: 13 or 12.
+        #[arg(long, default_value = "13")]
+        debian: String,
+        /// How often.
+        #[arg(long, default_value_t = 20)]
+        times: u64,
+        /// Decides when; printed, so that it can be given again.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// What the machine itself runs.
     #[command(hide = true)]
     Guest,
     #[command(hide = true)]
     GuestSuite,
+    #[command(hide = true)]
+    GuestPowerCut,
 }
 
 fn main() -> ExitCode {
@@ -70,6 +85,8 @@ fn main() -> ExitCode {
         What::Test { which, test } => in_machine(&which, |job| job.filter = test.filter(|name| !name.is_empty())),
         What::Run { which, command } => in_machine(&which, |job| job.command = Some(command)),
         What::Shell { which } => shell_in(&which),
+        What::PowerCut { debian, times, seed } => cut_power(&debian, times, seed),
+        What::GuestPowerCut => power_cut::run(&mut io::stdout()).map(|()| true).map_err(Into::into),
         What::Guest => in_the_machine(),
         What::GuestSuite => guest::run_suite(&mut io::stdout()).map_err(Into::into),
     })
@@ -110,6 +127,7 @@ fn job(which: &Which) -> Result<(Job, Vec<PathBuf>), Box<dyn Error>> {
     let job = Job {
         shell: None,
         command: None,
+        power_cut: false,
         filter: None,
         programs: policy.for_another_kernel(&built.programs),
         limit_seconds: policy.limit_seconds,
@@ -167,6 +185,65 @@ fn shell_in(which: &Which) -> Result<bool, Box<dyn Error>> {
     let directory = image::directory_of_a_run()?;
     payload::write(&job, &binaries, &directory.path().join("payload"), &directory.path().join("payload.img"))?;
     Ok(machine_of(&kept, directory.path(), &last)?.run_interactive()?.success())
+}
+
+/// From power on to the writers at work, with the containers' first making.
+const WORK_LIMIT: Duration = Duration::from_secs(10 * 60);
+
+fn cut_power(release: &str, times: u64, seed: Option<u64>) -> Result<bool, Box<dyn Error>> {
+    prctl::set_pdeathsig(Signal::SIGTERM)?;
+    let template = |name| containers::archive_of(name).map_err(|why| carried("a template", why));
+    let job = Job {
+        shell: None,
+        command: None,
+        power_cut: true,
+        filter: None,
+        programs: Vec::new(),
+        limit_seconds: WORK_LIMIT.as_secs(),
+        checkout: tests::checkout().to_owned(),
+        vz_bin: tests::node::binary(),
+        templates: ["busybox"].into_iter().map(template).collect::<Result<_, _>>()?,
+    };
+    let kept = keep(release)?;
+    let last = fresh(&image::directory()?.join(format!("power-cut-debian-{release}")))?;
+    let directory = image::directory_of_a_run()?;
+    payload::write(&job, &[], &directory.path().join("payload"), &directory.path().join("payload.img"))?;
+    let machine = machine_of(&kept, directory.path(), &last)?;
+    let seed = match seed {
+        Some(seed) => seed,
+        None => UNIX_EPOCH.elapsed()?.as_secs(),
+    };
+    // One boot more than cuts: the last cut is checked too.
+    for round in 1..=times + 1 {
+        let chosen = mixed(seed.wrapping_add(round));
+        let moment = Moment { after: Duration::from_millis(1000 + chosen % 7000), blocks: 1 + chosen as usize % 100 };
+        println!(
+            "== boot {round}, seed {seed}: power goes {} ms after the writers are at work, with {} blocks not flushed",
+            moment.after.as_millis(),
+            moment.blocks
+        );
+        let mut block = 0_u64;
+        let survives = || {
+            block += 1;
+            mixed(seed ^ mixed(round << 32 | block)) & 1 == 1
+        };
+        let Some(Torn { kept, lost }) =
+            machine.cut_power(power_cut::AT_WORK, moment, WORK_LIMIT, survives, &mut io::stdout())?
+        else {
+            println!("== FAILED after {} cuts; the console is {}", round - 1, machine.console.display());
+            return Ok(false);
+        };
+        println!("   cut: of {} blocks that were not flushed {lost} are lost", kept + lost);
+    }
+    println!("== right after each of {times} power cuts");
+    Ok(true)
+}
+
+/// A number that shows nothing of the one it is made of (the finish of splitmix64).
+fn mixed(number: u64) -> u64 {
+    let number = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    number ^ (number >> 31)
 }
 
 fn machine_of<'a>(kept: &'a Kept, directory: &'a Path, last: &Path) -> Result<Machine<'a>, machine::Error> {

@@ -37,6 +37,9 @@ pub fn main(mut run_tests: Command) -> Result<(), Error> {
     let checkout = Path::new(PAYLOAD).join("checkout");
     mount(Some(&checkout), &job.checkout, None::<&str>, MsFlags::MS_BIND, None::<&str>)
         .map_err(std::io::Error::from)?;
+    if job.power_cut {
+        return between_cuts(&job);
+    }
     place_templates()?;
     if let Some((rows, columns)) = job.shell {
         return shell(&job, rows, columns);
@@ -49,6 +52,26 @@ pub fn main(mut run_tests: Command) -> Result<(), Error> {
     let status =
         run_tests.envs(environment(&job)?).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).status()?;
     send(status.success())
+}
+
+/// The machine checks and writes; it is off before this returns, or something is wrong.
+fn between_cuts(job: &Job) -> Result<(), Error> {
+    // Once: what the disk has outlives the machine.
+    if !store_below(Path::new(VZ)).exists() {
+        place_templates()?;
+    }
+    let names = Path::new("/run/reference/bin");
+    fs_err::create_dir_all(names)?;
+    for name in ["vzctl", "vzlist", "vzquota"] {
+        std::os::unix::fs::symlink(&job.vz_bin, names.join(name))?;
+    }
+    let mut output = port("output")?;
+    let mut work = Command::new(std::env::current_exe()?);
+    work.arg("guest-power-cut").env("VZ_CONFDIR", "/vz/node/etc");
+    work.env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", names.display()));
+    let status = work.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?).status()?;
+    writeln!(output, "== {status}")?;
+    send(false)
 }
 
 /// What test programs are told of this machine.

@@ -1,16 +1,22 @@
 //! One run of the machine: QEMU's command line, what comes out of it, and its certain end.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Error;
 use super::accelerator::Accelerator;
+use super::disk::{self, Disk, Moment, Torn};
 use super::image::{Image, make_ext4};
 use super::recipe::Recipe;
+use crate::wait::wait_until;
 
 /// From power on to the first word; ten times what it takes.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
@@ -56,11 +62,76 @@ impl Machine<'_> {
     /// # Errors
     /// QEMU cannot run, or the machine did not boot or end in time (it is then killed).
     pub fn run(&self, limit: Duration, out: &mut dyn Write) -> Result<ExitStatus, Error> {
-        let mut command = self.command()?;
+        self.listen(self.start(&drive(&self.vz()?, "off"), Stdio::null())?, limit, out)
+    }
+
+    /// Boots, and cuts its power at a moment after it has said the words; `None` where it ended before. `survives` is asked for each block of `/vz` that was
+    /// written and not flushed by then.
+    ///
+    /// # Errors
+    /// QEMU cannot run, or the machine did not say them in time; the disk's file cannot be read or written.
+    pub fn cut_power(
+        &self,
+        words: &str,
+        moment: Moment,
+        limit: Duration,
+        survives: impl FnMut() -> bool,
+        out: &mut dyn Write,
+    ) -> Result<Option<Torn>, Error> {
+        let file = fs_err::OpenOptions::new().read(true).write(true).open(self.vz()?)?.into_parts().0;
+        let (socket, qemus) = UnixStream::pair()?;
+        let fails_at = Arc::new(AtomicUsize::new(usize::MAX));
+        let disk = Disk::new(file, Arc::clone(&fails_at));
+        let served = thread::spawn(|| disk.serve(socket));
+        let mut child = self.start(disk::DRIVE, OwnedFd::from(qemus).into())?;
+        let cut = self.hear_words(&mut child, words, limit, out)?;
+        if cut {
+            thread::sleep(moment.after);
+            fails_at.store(moment.blocks, Ordering::Relaxed);
+            if !wait_until(Duration::from_secs(10), || served.is_finished()) {
+                writeln!(out, "   it has flushed sooner each time: power goes all the same")?;
+            }
+        }
+        drop(child); // SIGKILL
+        let disk = served.join().map_err(|_| io::Error::other("the disk's thread panicked"))??;
+        Ok(if cut { Some(disk.cut(survives)?) } else { None })
+    }
+
+    /// Passes on what it says until it has said the words; whether it has.
+    fn hear_words(
+        &self,
+        child: &mut Running,
+        words: &str,
+        limit: Duration,
+        out: &mut dyn Write,
+    ) -> Result<bool, Error> {
+        let parts = hear(&mut child.0);
+        let (start, mut heard) = (Instant::now(), Vec::new());
+        loop {
+            match parts.recv_timeout(Duration::from_secs(1)) {
+                Ok(part) => {
+                    out.write_all(&part)?;
+                    out.flush()?;
+                    heard.extend(part);
+                    if heard.windows(words.len()).any(|window| window == words.as_bytes()) {
+                        return Ok(true);
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(false),
+                Err(RecvTimeoutError::Timeout) if start.elapsed() > limit => {
+                    let console = self.console.display().to_string();
+                    return Err(Error::Silent { what: "did not come to write", limit, console });
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    fn start(&self, vz: &str, stdin: Stdio) -> Result<Running, Error> {
+        let mut command = self.command(vz);
         // Not `stdio`: with no input it counts as hung up, and the machine waits for someone to listen.
         command.args(["-chardev", "file,id=out,path=/dev/stdout", "-device", "virtserialport,chardev=out,name=output"]);
-        let child = Running(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?);
-        self.listen(child, limit, out)
+        Ok(Running(command.stdin(stdin).stdout(Stdio::piped()).spawn()?))
     }
 
     /// Boots with this terminal as its console, for a person; returns when it is off.
@@ -68,7 +139,7 @@ impl Machine<'_> {
     /// # Errors
     /// QEMU cannot run.
     pub fn run_interactive(&self) -> Result<ExitStatus, Error> {
-        let mut command = self.command()?;
+        let mut command = self.command(&drive(&self.vz()?, "off"));
         command.args(["-chardev", "stdio,id=out,signal=off", "-device", "virtconsole,chardev=out"]);
         Ok(Running(command.spawn()?).0.wait()?)
     }
@@ -95,16 +166,18 @@ impl Machine<'_> {
         }
     }
 
-    fn command(&self) -> Result<Command, Error> {
+    /// The file of the disk of `/vz`: that of the machine whose power was cut, or a new one.
+    fn vz(&self) -> Result<PathBuf, Error> {
         let vz = self.directory.join("vz.img");
-        let size = format!("{}G", self.recipe.vz_disk_gib);
-        make_ext4(
-            &vz,
-            &size,
-            &["-L", "vz", "-O", "quota,project", "-E", "quotatype=usrquota:grpquota:prjquota"],
-            None,
-        )?;
+        if !vz.exists() {
+            let quota = ["-L", "vz", "-O", "quota,project", "-E", "quotatype=usrquota:grpquota:prjquota"];
+            make_ext4(&vz, &format!("{}G", self.recipe.vz_disk_gib), &quota, None)?;
+        }
+        Ok(vz)
+    }
 
+    /// `vz` is the drive of `/vz`.
+    fn command(&self, vz: &str) -> Command {
         let mut command = unpacked(&self.qemu.join("tree"));
         command.env("TMPDIR", self.directory); // what snapshot=on writes
         command.args(self.accelerator.arguments()).args(BARE);
@@ -117,15 +190,14 @@ impl Machine<'_> {
             "root=/dev/vda rw console=ttyS0 edd=off mitigations=off panic=-1 loglevel=4 systemd.show_status=auto",
         ]);
         command.arg("-serial").arg(chardev_file(&self.console));
-        for (disk, keep_changes) in
-            [(self.image.disk(), "on"), (vz, "off"), (self.directory.join("payload.img"), "off")]
-        {
-            command.arg("-drive").arg(drive(&disk, keep_changes));
+        let (root, payload) = (drive(&self.image.disk(), "on"), drive(&self.directory.join("payload.img"), "off"));
+        for disk in [&root, vz, &payload] {
+            command.args(["-drive", disk]);
         }
         command.args(["-device", "virtio-serial-pci", "-device", "virtio-rng-pci"]);
         command.arg("-chardev").arg(format!("file,id=results,path={}", self.results().display()));
         command.args(["-device", "virtserialport,chardev=results,name=results"]);
-        Ok(command)
+        command
     }
 }
 

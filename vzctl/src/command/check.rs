@@ -85,14 +85,28 @@ fn disk(node: &Node) -> Result<Vec<Row>, Failure> {
         quota::project::Support::Available => (true, there.display().to_string()),
         quota::project::Support::Missing { reason } => (false, chain(&reason)),
     };
-    Ok(vec![Row {
+    let needed_by = "--diskspace, --diskinodes";
+    let project = Row {
         feature: "project quota".into(),
         available,
         found,
-        needed_by: "--diskspace, --diskinodes".into(),
+        needed_by: needed_by.into(),
         without: "each private area is an image of its own".into(),
         essential: false,
-    }])
+    };
+    let volatile = match quota::journal::volatile(there) {
+        Ok(volatile) => volatile.map(|why| why.to_string()),
+        Err(e) => Some(chain(&e)),
+    };
+    let kept = Row {
+        feature: "power cut".into(),
+        available: volatile.is_none(),
+        found: volatile.unwrap_or_else(|| there.display().to_string()),
+        needed_by: needed_by.into(),
+        without: "after one, `e2fsck -f` has to go through all files before what is used is right again".into(),
+        essential: false,
+    };
+    Ok(vec![project, kept])
 }
 
 fn cgroups(node: &Node) -> Vec<Row> {

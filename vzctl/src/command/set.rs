@@ -12,7 +12,7 @@ use crate::config::names;
 use crate::config::params;
 use crate::config::request::{SetMode, SetRequest};
 use crate::config::settings::Change;
-use crate::failure::Outcome;
+use crate::failure::{Outcome, chain};
 use crate::subject::Subject;
 use crate::{Exit, Failure, decide};
 
@@ -41,17 +41,38 @@ pub(super) fn run(context: &Context) -> Outcome {
     if before.settings.memguarantee != after.settings.memguarantee {
         decide::fits(&context.node, &after)?;
     }
-    let restart = apply(context, &request, &before, &after, condition, &host).inspect_err(|_| {
-        if request.save {
-            tracing::error!("Error: failed to apply some parameters, not saving configuration file!");
-        }
-    })?;
+    let restart = put_in_force(context, &request, &before, &after, condition, &host)?;
     warn_of_no_effect(&request);
     save(context, &request, &before, &after, running)?;
     if restart {
         return start::restart_locked(context, after, &host);
     }
     Ok(Exit::Success)
+}
+
+/// Puts the changes into force, and sees to it that what is saved is never less than what is: an image that has grown stays so. What it is to have
+/// is saved first, and made true by the next start should the power go in between.
+fn put_in_force(
+    context: &Context,
+    request: &SetRequest,
+    before: &Subject,
+    after: &Subject,
+    condition: Condition,
+    host: &vzrt::cgroup::Host,
+) -> Result<bool, Failure> {
+    // A name is not in the file before it is claimed.
+    let first = request.save && before.settings.name == after.settings.name && disk::grows_an_image(before, after);
+    if first {
+        after.own.save(&context.node).map_err(conf_failure)?;
+    }
+    apply(context, request, before, after, condition, host).inspect_err(|_| {
+        if first && let Err(e) = before.own.save(&context.node) {
+            tracing::error!("Error: the configuration has what was not applied: {}", chain(&e));
+        }
+        if request.save {
+            tracing::error!("Error: failed to apply some parameters, not saving configuration file!");
+        }
+    })
 }
 
 /// The container's configuration; with `--save --force` one that is not there yet is empty.

@@ -30,6 +30,12 @@ pub(super) fn check(container: &Subject, request: &SetRequest, mounted: bool) ->
     Ok(())
 }
 
+/// Whether the private area is an image that is going to be larger.
+pub(super) fn grows_an_image(before: &Subject, after: &Subject) -> bool {
+    let hard = |container: &Subject| container.settings.disk_limits().effective().space_kib.hard;
+    hard(after) > hard(before) && decide::image_of(after).is_some()
+}
+
 /// The size of the image that a container is: a smaller one by a balloon, or with `--offline-resize` in earnest.
 fn resize_ploop(container: &Subject, request: &SetRequest) -> Result<(), Failure> {
     let bytes = area::image_bytes(container)?;
