@@ -22,6 +22,7 @@
 //! - its shares to weight formula (see [`weights::shares_to_weight`]), and its readers, which take an unreadable file for 0.
 
 pub(crate) mod account;
+mod activity;
 mod ct;
 mod devices;
 mod entry;
@@ -42,6 +43,7 @@ mod usage;
 pub mod weights;
 
 pub(crate) use account::{CpuGrant, DeviceAccount, MemoryAccount, Pressure};
+pub use activity::{Activity, BlockIo, Waiting};
 pub use ct::{CtCgroup, Delegation};
 pub use devices::{default_rules, rule as device_rule};
 pub use entry::{EnterError, Entry};
