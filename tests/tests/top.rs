@@ -145,3 +145,37 @@ fn vzps_shows_exactly_the_processes_of_a_container_whatever_they_call_themselves
     assert_eq!(child.code(), Some(1), "an option that ps does not have");
     assert_eq!(node.run("vzps", ["-E", "101"]).code, 1, "nobody is there any more");
 }
+
+#[test]
+fn vestat_and_fairsched_have_a_row_for_each_running_container() {
+    let Some(node) = running_busybox("vestat_and_fairsched_have_a_row_for_each_running_container") else { return };
+    node.done(["create", "102", "--ostemplate", "busybox"]);
+    node.done(["set", "102", "--cpuunits", "2000", "--cpulimit", "50", "--save"]);
+    node.done(["start", "102"]);
+    let rows = |file: &str| -> Vec<Vec<String>> {
+        let text = fs_err::read_to_string(node.path(format!("run/proc/{file}"))).expect("readable");
+        text.lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+    };
+    let (vestat, fairsched) = (rows("vz/vestat"), rows("fairsched"));
+    let uptime = node.vzlist(["-Ho", "uptime", "101"]).ok().stdout;
+    let inside = node.inside("ls /run/vz/proc");
+    node.done(["stop", "102", "--fast"]);
+    let fewer = rows("vz/vestat");
+    node.done(["stop", "101", "--fast"]);
+
+    let number = |rows: &[Vec<String>], ctid: &str, column: usize| -> u64 {
+        let row = rows.iter().find(|row| row[0] == ctid).unwrap_or_else(|| panic!("no {ctid} in {rows:?}"));
+        row[column].parse().expect("a number")
+    };
+    assert_eq!(vestat.len(), 4, "{vestat:?}");
+    assert!(vestat[2..].iter().all(|row| row.len() == 12), "{vestat:?}");
+    let (ticks, nanoseconds) = (number(&vestat, "101", 4), number(&vestat, "101", 7));
+    assert!(ticks > 0 && ticks < 600_000, "{ticks} ticks, and vzlist said {uptime}");
+    assert_eq!(ticks, nanoseconds / 1_000_000);
+    assert!(number(&vestat, "101", 8) > 0, "a start takes CPU time");
+    assert_eq!(fairsched.len(), 4, "{fairsched:?}");
+    assert_eq!((number(&fairsched, "101", 3), number(&fairsched, "102", 3)), (500, 250));
+    assert_eq!((number(&fairsched, "101", 4), number(&fairsched, "102", 4)), (0, 512));
+    assert!(!inside.contains("fairsched") && inside.contains("user_beancounters"), "{inside}");
+    assert_eq!(fewer.len(), 3, "who has stopped is gone: {fewer:?}");
+}

@@ -1,11 +1,12 @@
 //! The files of beancounters as a tree: `user_beancounters`, `bc/resources`, and for each container `bc/101/resources`.
 //!
-//! One tree for two places: the host has all running containers in it, a container has itself. Formats: [`beancounters::format`].
+//! One tree for two places: the host has all running containers in it, a container has itself. The host's has `fairsched` and `vz/vestat` too. Formats: [`beancounters::format`].
 
 use std::fmt;
 
 use beancounters::{Counters, format};
 
+use super::schedule::{self, Schedule};
 use crate::Ctid;
 use crate::view::fuse::{self, Node, Tree};
 
@@ -22,14 +23,26 @@ const RESOURCES: u64 = fuse::ROOT + 3;
 /// From here on each container has two numbers: its directory's, and that of the one file in it.
 const CONTAINERS: u64 = fuse::ROOT + 5;
 
+/// These come after all containers.
+const FAIRSCHED: u64 = 1 << 40;
+const VZ: u64 = FAIRSCHED + 1;
+const VESTAT: u64 = FAIRSCHED + 2;
+
 /// Whose counters there are.
 pub(crate) trait Register {
+    /// Whether it tells of CPU time and weights: there are files of them then.
+    const SCHEDULES: bool = false;
+
     /// Containers that may be running, by ascending numbers.
     fn numbers(&mut self) -> Vec<Ctid>;
     /// Whether one is.
     fn is_running(&mut self, ctid: Ctid) -> bool;
     /// Its rows; `None` when it is not, or they can't be told.
     fn rows(&mut self, ctid: Ctid) -> Option<Counters>;
+    /// Its CPU time and weight; `None` when it is not running, or they can't be told.
+    fn schedule(&mut self, _ctid: Ctid) -> Option<Schedule> {
+        None
+    }
 }
 
 /// The tree over a register.
@@ -45,6 +58,9 @@ enum Place {
     Resources,
     Container(Ctid),
     ResourcesOf(Ctid),
+    Fairsched,
+    Vz,
+    Vestat,
 }
 
 impl Place {
@@ -55,6 +71,9 @@ impl Place {
             USER_BEANCOUNTERS => Some(Self::UserBeancounters),
             BC => Some(Self::Bc),
             RESOURCES => Some(Self::Resources),
+            FAIRSCHED => Some(Self::Fairsched),
+            VZ => Some(Self::Vz),
+            VESTAT => Some(Self::Vestat),
             _ => match number.checked_sub(CONTAINERS)? {
                 at if at % 2 == 0 => container(at).map(Self::Container),
                 at => container(at).map(Self::ResourcesOf),
@@ -68,6 +87,9 @@ impl Place {
             Self::UserBeancounters => USER_BEANCOUNTERS,
             Self::Bc => BC,
             Self::Resources => RESOURCES,
+            Self::Fairsched => FAIRSCHED,
+            Self::Vz => VZ,
+            Self::Vestat => VESTAT,
             Self::Container(ctid) => CONTAINERS + 2 * u64::from(ctid.get()),
             Self::ResourcesOf(ctid) => CONTAINERS + 2 * u64::from(ctid.get()) + 1,
         }
@@ -90,10 +112,19 @@ impl<R: Register> Table<R> {
     }
 }
 
+impl<R: Register> Table<R> {
+    fn schedules(&mut self) -> Vec<(u32, Schedule)> {
+        let numbers = self.0.numbers();
+        numbers.into_iter().filter_map(|ctid| Some((ctid.get(), self.0.schedule(ctid)?))).collect()
+    }
+}
+
 impl<R: Register> Tree for Table<R> {
     fn node(&self, number: u64) -> Option<Node> {
         Some(match Place::of(number)? {
-            Place::Root | Place::Bc => Node::directory(OPEN),
+            Place::Fairsched | Place::Vz | Place::Vestat if !R::SCHEDULES => return None,
+            Place::Fairsched | Place::Vestat => Node::file(SECRET),
+            Place::Root | Place::Bc | Place::Vz => Node::directory(OPEN),
             Place::UserBeancounters | Place::Resources => Node::file(SECRET),
             Place::Container(_) => Node { stays: false, ..Node::directory(OPEN) },
             Place::ResourcesOf(_) => Node { stays: false, ..Node::file(SECRET) },
@@ -103,7 +134,12 @@ impl<R: Register> Tree for Table<R> {
     fn entries(&mut self, directory: u64) -> Vec<(String, u64)> {
         let entry = |name: &str, place: Place| (name.to_owned(), place.number());
         match Place::of(directory) {
-            Some(Place::Root) => vec![entry("user_beancounters", Place::UserBeancounters), entry("bc", Place::Bc)],
+            Some(Place::Root) => {
+                let schedules = [entry("fairsched", Place::Fairsched), entry("vz", Place::Vz)];
+                let counters = [entry("user_beancounters", Place::UserBeancounters), entry("bc", Place::Bc)];
+                counters.into_iter().chain(schedules.into_iter().filter(|_| R::SCHEDULES)).collect()
+            }
+            Some(Place::Vz) if R::SCHEDULES => vec![entry("vestat", Place::Vestat)],
             Some(Place::Bc) => {
                 let mut numbers = self.0.numbers();
                 numbers.retain(|ctid| self.0.is_running(*ctid));
@@ -147,7 +183,10 @@ impl<R: Register> Tree for Table<R> {
                 let rows = self.0.rows(ctid)?;
                 text(|out| format::bc_id_resources(out, &rows))
             }
-            Place::Root | Place::Bc | Place::Container(_) => None,
+            Place::Fairsched | Place::Vestat if !R::SCHEDULES => None,
+            Place::Fairsched => Some(schedule::fairsched(&self.schedules())),
+            Place::Vestat => Some(schedule::vestat(&self.schedules())),
+            Place::Root | Place::Bc | Place::Container(_) | Place::Vz => None,
         }
     }
 }
@@ -170,6 +209,8 @@ mod tests {
     struct Made;
 
     impl Register for Made {
+        const SCHEDULES: bool = true;
+
         fn numbers(&mut self) -> Vec<Ctid> {
             [101, 102, 103].map(|n: u32| n.try_into().unwrap()).to_vec()
         }
@@ -206,7 +247,7 @@ mod tests {
                 seen += 1;
             }
         }
-        assert_eq!(seen, 2 + 3 + 2);
+        assert_eq!(seen, 4 + 3 + 2 + 1);
     }
 
     #[test]
@@ -230,6 +271,34 @@ mod tests {
         let one = table.text(Place::ResourcesOf(103.try_into().unwrap()).number()).unwrap();
         assert_eq!(lines(one.clone()), 21);
         assert!(one.starts_with("            kmemsize                      103 "), "{one}");
+    }
+
+    /// As inside a container.
+    struct Bare;
+
+    impl Register for Bare {
+        fn numbers(&mut self) -> Vec<Ctid> {
+            Vec::new()
+        }
+
+        fn is_running(&mut self, _ctid: Ctid) -> bool {
+            false
+        }
+
+        fn rows(&mut self, _ctid: Ctid) -> Option<Counters> {
+            None
+        }
+    }
+
+    #[test]
+    fn who_tells_of_no_schedules_has_no_files_of_them() {
+        let mut table = Table::new(Bare);
+        assert_eq!(table.entries(fuse::ROOT).len(), 2);
+        for (name, number) in [("fairsched", FAIRSCHED), ("vz", VZ), ("vestat", VESTAT)] {
+            assert_eq!((table.node(number), table.text(number)), (None, None), "{name}");
+            assert_eq!(table.find(fuse::ROOT, name.as_bytes()), None, "{name}");
+            assert_eq!(table.entries(number), [], "{name}");
+        }
     }
 
     #[test]
