@@ -26,7 +26,7 @@ NEEDS := cc:gcc make:make mmdebstrap:mmdebstrap mkfs.ext4:e2fsprogs nft:nftables
 PEERS := lxc runc
 
 # The names vzctl answers to, beside its own; one binary, many names.
-NAMES := vzlist vzpkg vzubc vzcfgvalidate vzcfgscale vzsplit vzcalc vzmemcheck vzcpucheck vzpid vzquota
+NAMES := vzlist vzpkg vzubc vzcfgvalidate vzcfgscale vzsplit vzcalc vzmemcheck vzcpucheck vzpid vzps vztop vzquota
 ROOT  := $(if $(DESTDIR),$(abspath $(DESTDIR)))
 SBIN  := $(ROOT)$(PREFIX)/sbin
 SHARE := $(ROOT)$(PREFIX)/share

@@ -77,6 +77,8 @@ fn installing_twice_keeps_what_the_owner_changed() {
         "usr/sbin/vzmemcheck",
         "usr/sbin/vzcpucheck",
         "usr/sbin/vzpid",
+        "usr/sbin/vzps",
+        "usr/sbin/vztop",
         "usr/sbin/vzquota",
         "etc/vz/vz.conf",
         "etc/vz/conf/ve-basic.conf-sample",

@@ -1,5 +1,5 @@
 //! The small programs about what containers may take of a node: `vzcfgvalidate`, `vzcfgscale`, `vzsplit`, `vzcalc`, `vzmemcheck`,
-//! `vzcpucheck`, `vzpid`, and `vzquota`.
+//! `vzcpucheck`, `vzpid`, `vzps`, `vztop`, and `vzquota`.
 //!
 //! Each is a file: its command line, and a `run` that reads what it needs, lets [`beancounters`] compute, and returns the text. What they
 //! print, and their codes, are those of vzctl 4.
@@ -12,8 +12,10 @@ mod file;
 mod memcheck;
 mod node;
 mod pid;
+mod ps;
 mod quota;
 mod split;
+mod top;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -40,7 +42,7 @@ pub struct Tool {
 const DONE_OR_NOT: &[(&str, &str)] = &[("0", "Done."), ("1", "It was not; standard error says why.")];
 
 /// All of them.
-pub const ALL: [Tool; 8] = [
+pub const ALL: [Tool; 10] = [
     Tool {
         name: "vzcfgvalidate",
         definition: cfgvalidate::command,
@@ -54,6 +56,8 @@ pub const ALL: [Tool; 8] = [
     Tool { name: "vzmemcheck", definition: memcheck::command, codes: DONE_OR_NOT, usage: 1, run: memcheck::run },
     Tool { name: "vzcpucheck", definition: cpucheck::command, codes: cpucheck::CODES, usage: 2, run: cpucheck::run },
     Tool { name: "vzpid", definition: pid::command, codes: DONE_OR_NOT, usage: 1, run: pid::run },
+    Tool { name: "vzps", definition: ps::command, codes: ps::CODES, usage: 1, run: ps::run },
+    Tool { name: "vztop", definition: top::command, codes: DONE_OR_NOT, usage: 1, run: top::run },
     Tool { name: "vzquota", definition: quota::command, codes: quota::CODES, usage: 2, run: quota::run },
 ];
 

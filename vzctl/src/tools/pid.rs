@@ -81,13 +81,7 @@ struct Process {
 impl Process {
     /// `None` for a process that is not there, or ends meanwhile.
     fn look(pid: u32, cgroup: &str) -> Result<Option<Self>, Trouble> {
-        let read = |file: &str| match fs_err::read(format!("/proc/{pid}/{file}")) {
-            Ok(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(None),
-            Err(e) => Err(Trouble::from_error(&e)),
-        };
-        let (Some(status), Some(cgroups)) = (read("status")?, read("cgroup")?) else { return Ok(None) };
+        let (Some(status), Some(cgroups)) = (read(pid, "status")?, read(pid, "cgroup")?) else { return Ok(None) };
         Ok(Some(Self::from_texts(pid, &status, &cgroups, cgroup)))
     }
 
@@ -106,6 +100,24 @@ impl Process {
 
     fn json(&self) -> serde_json::Value {
         json!({"pid": self.pid, "ctpid": self.inside, "ctid": self.ctid.map_or(0, Ctid::get), "name": self.name})
+    }
+}
+
+/// The container of a process, `Some(None)` for the host's; `None` for a process that is not there.
+///
+/// # Errors
+/// Its file can't be read.
+pub(super) fn container_of_process(pid: u32, parent: &str) -> Result<Option<Option<Ctid>>, Trouble> {
+    Ok(read(pid, "cgroup")?.map(|cgroups| container_of(&cgroups, parent)))
+}
+
+/// A file of a process; `None` when the process is not there, or ends meanwhile.
+fn read(pid: u32, file: &str) -> Result<Option<String>, Trouble> {
+    match fs_err::read(format!("/proc/{pid}/{file}")) {
+        Ok(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(None),
+        Err(e) => Err(Trouble::from_error(&e)),
     }
 }
 

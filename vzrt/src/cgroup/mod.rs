@@ -22,6 +22,7 @@
 //! - its CPU shares, whose formula makes 39 of the ordinary weight (see `share.rs`), and its readers, which take an unreadable file for 0.
 
 pub(crate) mod account;
+mod activity;
 mod ct;
 mod devices;
 mod entry;
@@ -43,6 +44,7 @@ mod usage;
 pub mod weights;
 
 pub(crate) use account::{CpuGrant, DeviceAccount, MemoryAccount, Pressure};
+pub use activity::{Activity, BlockIo, Waiting};
 pub use ct::{CtCgroup, Delegation};
 pub use devices::{default_rules, rule as device_rule};
 pub use entry::{EnterError, Entry};

@@ -26,6 +26,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use super::disk;
+use super::schedule::Schedule;
 use super::table::{Register, Table};
 use crate::error::{Call, Failed};
 use crate::hooks::wait_for;
@@ -227,15 +228,33 @@ struct All {
 }
 
 impl All {
-    fn rows_of(&mut self, ctid: Ctid) -> Result<Option<Counters>, Failed> {
-        let failed = |what: &str, e: &dyn std::error::Error| Failed::new(what, chain(e));
+    fn host(&mut self) -> Result<&cgroup::Host, Failed> {
         let host = match self.host.take() {
             Some(host) => host,
-            None => cgroup::Host::detect(Path::new("/")).map_err(|e| failed("find the cgroups", &e))?,
+            None => cgroup::Host::detect(Path::new("/")).map_err(|e| Failed::new("find the cgroups", chain(&e)))?,
         };
-        let run = RunDir::new(self.node.join(ctid.to_string()));
-        let rows = super::running(&run, self.host.insert(host)).map_err(|e| failed("count", &e))?;
+        Ok(self.host.insert(host))
+    }
+
+    fn rows_of(&mut self, ctid: Ctid) -> Result<Option<Counters>, Failed> {
+        let run = self.run_dir(ctid);
+        let rows = super::running(&run, self.host()?).map_err(|e| Failed::new("count", chain(&e)))?;
         Ok(rows.map(|rows| rows.counters))
+    }
+
+    fn schedule_of(&mut self, ctid: Ctid) -> Result<Option<Schedule>, Failed> {
+        let run = self.run_dir(ctid);
+        let Some(running) = run.running()? else { return Ok(None) };
+        let cgroup = self.host()?.container(&running.state.cgroup, ctid);
+        match Schedule::of(&cgroup, running.state.init_start_ticks) {
+            // It has ended while it was being looked at.
+            Err(_) if run.running()?.is_none() => Ok(None),
+            schedule => schedule.map(Some).map_err(|e| Failed::new("read the CPU time", chain(&e))),
+        }
+    }
+
+    fn run_dir(&self, ctid: Ctid) -> RunDir {
+        RunDir::new(self.node.join(ctid.to_string()))
     }
 }
 
@@ -255,7 +274,7 @@ fn anything_runs(node: &Path) -> bool {
 }
 
 impl Register for All {
-    const HAS_DISKS: bool = true;
+    const OF_THE_HOST: bool = true;
 
     fn disks(&mut self) -> Option<String> {
         let told = |ctid: Ctid, e: &Failed| tracing::warn!("Warning: the disk quota of CT {ctid}: {}", e.one_line());
@@ -276,6 +295,11 @@ impl Register for All {
     fn rows(&mut self, ctid: Ctid) -> Option<Counters> {
         let told = |e: &Failed| tracing::warn!("Warning: the beancounters of CT {ctid}: {}", e.one_line());
         self.rows_of(ctid).inspect_err(told).ok()?
+    }
+
+    fn schedule(&mut self, ctid: Ctid) -> Option<Schedule> {
+        let told = |e: &Failed| tracing::warn!("Warning: the CPU time of CT {ctid}: {}", e.one_line());
+        self.schedule_of(ctid).inspect_err(told).ok()?
     }
 }
 

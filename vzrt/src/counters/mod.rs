@@ -5,12 +5,14 @@
 //! | here | the rows of one running container: [`running`] |
 //! | `table` | the tree of files: `user_beancounters`, `bc/resources`, `bc/101/resources`; and of disk quota, `vz/vzquota` |
 //! | `disk` | what `vz/vzquota` says |
+//! | `schedule` | `vz/vestat` and `fairsched`, of CPU time and weights |
 //! | `kernel` | what BPF programs count and refuse for a container |
 //! | `desk` | who serves the host's: a process for as long as a container runs |
 
 mod desk;
 mod disk;
 mod kernel;
+mod schedule;
 mod table;
 
 use std::path::Path;

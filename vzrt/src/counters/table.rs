@@ -1,12 +1,13 @@
-//! The files of beancounters as a tree: `user_beancounters`, `bc/resources`, and for each container `bc/101/resources`; and that of disk quota,
-//! `vz/vzquota`, which only the host has.
+//! The files of beancounters as a tree: `user_beancounters`, `bc/resources`, and for each container `bc/101/resources`.
 //!
-//! One tree for two places: the host has all running containers in it, a container has itself. Formats: [`beancounters::format`].
+//! One tree for two places: the host has all running containers in it, a container has itself. The host's has
+//! `fairsched`, `vz/vestat` and `vz/vzquota` too. Formats: [`beancounters::format`].
 
 use std::fmt;
 
 use beancounters::{Counters, format};
 
+use super::schedule::{self, Schedule};
 use crate::Ctid;
 use crate::view::fuse::{self, Node, Tree};
 
@@ -19,26 +20,35 @@ const OPEN: u16 = 0o555;
 const USER_BEANCOUNTERS: u64 = fuse::ROOT + 1;
 const BC: u64 = fuse::ROOT + 2;
 const RESOURCES: u64 = fuse::ROOT + 3;
-const VZ: u64 = fuse::ROOT + 4;
-const VZQUOTA: u64 = fuse::ROOT + 5;
 
 /// From here on each container has two numbers: its directory's, and that of the one file in it.
-const CONTAINERS: u64 = fuse::ROOT + 7;
+const CONTAINERS: u64 = fuse::ROOT + 5;
+
+/// The host's alone come after all containers.
+const FAIRSCHED: u64 = 1 << 40;
+const VZ: u64 = FAIRSCHED + 1;
+const VESTAT: u64 = FAIRSCHED + 2;
+const VZQUOTA: u64 = FAIRSCHED + 3;
 
 /// Whose counters there are.
 pub(crate) trait Register {
-    /// Whether it tells of disk quota.
-    const HAS_DISKS: bool = false;
-    /// What `vz/vzquota` says.
-    fn disks(&mut self) -> Option<String> {
-        None
-    }
+    /// Whether it is the host's, which also tells of CPU time, weights and disk quota: there are files of them then.
+    const OF_THE_HOST: bool = false;
+
     /// Containers that may be running, by ascending numbers.
     fn numbers(&mut self) -> Vec<Ctid>;
     /// Whether one is.
     fn is_running(&mut self, ctid: Ctid) -> bool;
     /// Its rows; `None` when it is not, or they can't be told.
     fn rows(&mut self, ctid: Ctid) -> Option<Counters>;
+    /// Its CPU time and weight; `None` when it is not running, or they can't be told.
+    fn schedule(&mut self, _ctid: Ctid) -> Option<Schedule> {
+        None
+    }
+    /// What `vz/vzquota` says.
+    fn disks(&mut self) -> Option<String> {
+        None
+    }
 }
 
 /// The tree over a register.
@@ -52,10 +62,12 @@ enum Place {
     UserBeancounters,
     Bc,
     Resources,
-    Vz,
-    Vzquota,
     Container(Ctid),
     ResourcesOf(Ctid),
+    Fairsched,
+    Vz,
+    Vestat,
+    Vzquota,
 }
 
 impl Place {
@@ -66,7 +78,9 @@ impl Place {
             USER_BEANCOUNTERS => Some(Self::UserBeancounters),
             BC => Some(Self::Bc),
             RESOURCES => Some(Self::Resources),
+            FAIRSCHED => Some(Self::Fairsched),
             VZ => Some(Self::Vz),
+            VESTAT => Some(Self::Vestat),
             VZQUOTA => Some(Self::Vzquota),
             _ => match number.checked_sub(CONTAINERS)? {
                 at if at % 2 == 0 => container(at).map(Self::Container),
@@ -81,7 +95,9 @@ impl Place {
             Self::UserBeancounters => USER_BEANCOUNTERS,
             Self::Bc => BC,
             Self::Resources => RESOURCES,
+            Self::Fairsched => FAIRSCHED,
             Self::Vz => VZ,
+            Self::Vestat => VESTAT,
             Self::Vzquota => VZQUOTA,
             Self::Container(ctid) => CONTAINERS + 2 * u64::from(ctid.get()),
             Self::ResourcesOf(ctid) => CONTAINERS + 2 * u64::from(ctid.get()) + 1,
@@ -105,12 +121,20 @@ impl<R: Register> Table<R> {
     }
 }
 
+impl<R: Register> Table<R> {
+    fn schedules(&mut self) -> Vec<(u32, Schedule)> {
+        let numbers = self.0.numbers();
+        numbers.into_iter().filter_map(|ctid| Some((ctid.get(), self.0.schedule(ctid)?))).collect()
+    }
+}
+
 impl<R: Register> Tree for Table<R> {
     fn node(&self, number: u64) -> Option<Node> {
         Some(match Place::of(number)? {
-            Place::Vz | Place::Vzquota if !R::HAS_DISKS => return None,
+            Place::Fairsched | Place::Vz | Place::Vestat | Place::Vzquota if !R::OF_THE_HOST => return None,
+            Place::Fairsched | Place::Vestat | Place::Vzquota => Node::file(SECRET),
             Place::Root | Place::Bc | Place::Vz => Node::directory(OPEN),
-            Place::UserBeancounters | Place::Resources | Place::Vzquota => Node::file(SECRET),
+            Place::UserBeancounters | Place::Resources => Node::file(SECRET),
             Place::Container(_) => Node { stays: false, ..Node::directory(OPEN) },
             Place::ResourcesOf(_) => Node { stays: false, ..Node::file(SECRET) },
         })
@@ -120,10 +144,11 @@ impl<R: Register> Tree for Table<R> {
         let entry = |name: &str, place: Place| (name.to_owned(), place.number());
         match Place::of(directory) {
             Some(Place::Root) => {
-                let all = [("user_beancounters", Place::UserBeancounters), ("bc", Place::Bc), ("vz", Place::Vz)];
-                all.into_iter().filter(|(_, at)| R::HAS_DISKS || *at != Place::Vz).map(|(n, at)| entry(n, at)).collect()
+                let schedules = [entry("fairsched", Place::Fairsched), entry("vz", Place::Vz)];
+                let counters = [entry("user_beancounters", Place::UserBeancounters), entry("bc", Place::Bc)];
+                counters.into_iter().chain(schedules.into_iter().filter(|_| R::OF_THE_HOST)).collect()
             }
-            Some(Place::Vz) if R::HAS_DISKS => vec![entry("vzquota", Place::Vzquota)],
+            Some(Place::Vz) if R::OF_THE_HOST => vec![entry("vestat", Place::Vestat), entry("vzquota", Place::Vzquota)],
             Some(Place::Bc) => {
                 let mut numbers = self.0.numbers();
                 numbers.retain(|ctid| self.0.is_running(*ctid));
@@ -167,8 +192,11 @@ impl<R: Register> Tree for Table<R> {
                 let rows = self.0.rows(ctid)?;
                 text(|out| format::bc_id_resources(out, &rows))
             }
+            Place::Fairsched | Place::Vestat | Place::Vzquota if !R::OF_THE_HOST => None,
+            Place::Fairsched => Some(schedule::fairsched(&self.schedules())),
+            Place::Vestat => Some(schedule::vestat(&self.schedules())),
             Place::Vzquota => self.0.disks(),
-            Place::Root | Place::Bc | Place::Vz | Place::Container(_) => None,
+            Place::Root | Place::Bc | Place::Container(_) | Place::Vz => None,
         }
     }
 }
@@ -191,11 +219,7 @@ mod tests {
     struct Made;
 
     impl Register for Made {
-        const HAS_DISKS: bool = true;
-
-        fn disks(&mut self) -> Option<String> {
-            Some(String::new())
-        }
+        const OF_THE_HOST: bool = true;
 
         fn numbers(&mut self) -> Vec<Ctid> {
             [101, 102, 103].map(|n: u32| n.try_into().unwrap()).to_vec()
@@ -208,6 +232,10 @@ mod tests {
         fn rows(&mut self, ctid: Ctid) -> Option<Counters> {
             let row = |r| Counter::new(Bound::new(r, 10, 20), u64::from(ctid.get()), 0, 0);
             self.is_running(ctid).then(|| Counters::new(row))
+        }
+
+        fn disks(&mut self) -> Option<String> {
+            Some(String::new())
         }
     }
 
@@ -233,7 +261,7 @@ mod tests {
                 seen += 1;
             }
         }
-        assert_eq!(seen, 3 + 3 + 2 + 1);
+        assert_eq!(seen, 4 + 3 + 2 + 2);
     }
 
     #[test]
@@ -259,10 +287,38 @@ mod tests {
         assert!(one.starts_with("            kmemsize                      103 "), "{one}");
     }
 
+    /// As inside a container.
+    struct Bare;
+
+    impl Register for Bare {
+        fn numbers(&mut self) -> Vec<Ctid> {
+            Vec::new()
+        }
+
+        fn is_running(&mut self, _ctid: Ctid) -> bool {
+            false
+        }
+
+        fn rows(&mut self, _ctid: Ctid) -> Option<Counters> {
+            None
+        }
+    }
+
+    #[test]
+    fn who_is_not_the_host_has_none_of_its_files() {
+        let mut table = Table::new(Bare);
+        assert_eq!(table.entries(fuse::ROOT).len(), 2);
+        for (name, number) in [("fairsched", FAIRSCHED), ("vz", VZ), ("vestat", VESTAT), ("vzquota", VZQUOTA)] {
+            assert_eq!((table.node(number), table.text(number)), (None, None), "{name}");
+            assert_eq!(table.find(fuse::ROOT, name.as_bytes()), None, "{name}");
+            assert_eq!(table.entries(number), [], "{name}");
+        }
+    }
+
     #[test]
     fn numbers_of_nobody_are_nobodys() {
         let table = Table::new(Made);
-        for number in [0, fuse::ROOT + 6, CONTAINERS, CONTAINERS + 1, u64::MAX] {
+        for number in [0, fuse::ROOT + 4, CONTAINERS, CONTAINERS + 1, u64::MAX] {
             assert_eq!(table.node(number), None, "{number}");
         }
     }
