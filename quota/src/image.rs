@@ -312,6 +312,17 @@ pub fn grow(path: &Path, size: Size) -> Result<Grown, Error> {
     grow_image(&Image::open_locked(path)?, size)
 }
 
+/// What the files of an image have, mounted or not, in KiB: the image without journal and tables.
+///
+/// # Errors
+/// [`Error::NotExt4`]; [`Error::Call`].
+pub fn usable_kib(path: &Path) -> Result<u64, Error> {
+    let image = Image::open_locked(path)?;
+    let attached = image.find()?;
+    let layout = superblock(&image, attached.as_ref().map_or(image.file.as_fd(), Loop::as_fd))?.layout;
+    Ok(files_bytes(&layout) / 1024)
+}
+
 /// How large the file system of an attached image is.
 pub(crate) fn size_bytes(device: &Loop) -> Result<u64, Error> {
     Ok(layout(device)?.blocks.saturating_mul(BLOCK_BYTES))
@@ -319,8 +330,11 @@ pub(crate) fn size_bytes(device: &Loop) -> Result<u64, Error> {
 
 /// What its files have.
 pub(crate) fn usable_bytes(device: &Loop) -> Result<u64, Error> {
-    let layout = layout(device)?;
-    Ok(layout.blocks.saturating_sub(layout.overhead_blocks).saturating_mul(BLOCK_BYTES))
+    Ok(files_bytes(&layout(device)?))
+}
+
+fn files_bytes(layout: &geometry::Layout) -> u64 {
+    layout.blocks.saturating_sub(layout.overhead_blocks).saturating_mul(BLOCK_BYTES)
 }
 
 fn layout(device: &Loop) -> Result<geometry::Layout, Error> {

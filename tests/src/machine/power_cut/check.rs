@@ -148,8 +148,8 @@ fn project_of_101(area: &Path, project: &Project, kept: &Status) -> Result<Strin
     let limits = bounds(&configured(101, "DISKSPACE")?, &configured(101, "DISKINODES")?)?;
     require(bounds_of_101()?.contains(&limits), || format!("101 is configured to {limits:?}"))?;
     require(holds(&status, &limits), || format!("101 is configured to {limits:?} and has {status:?}"))?;
-    let grace_s = project.grace_s().map_err(wrong)?;
-    require(grace_s == 86_400, || format!("the grace time is {grace_s} s"))?;
+    let grace = project.grace().map_err(wrong)?;
+    require((grace.space_s, grace.inodes_s) == (86_400, 86_400), || format!("the grace times are {grace:?}"))?;
     let listed = sh("vzlist -aHo diskspace.s,diskspace.h,diskinodes.s,diskinodes.h 101")?;
     let of = |SoftHard { soft, hard }: SoftHard| [soft.to_string(), hard.to_string()];
     require(listed.split_whitespace().eq([of(status.space_kib), of(status.inodes)].concat()), || {
