@@ -1,6 +1,6 @@
 /*
  * A table under the addresses of what lives in the kernel, for what is put in and taken out with every file: a hash map of the kernel takes and gives
- * back memory each time, five times what this costs. An address has its line, of two lines of the processor's cache, with a few ways in it. What
+ * back memory each time, twenty times what this costs. An address has its line, of two lines of the processor's cache, with a few ways in it. What
  * finds no free way is put into a hash map beside, and the line says so.
  *
  * Whoever puts and takes an address owns what lies there, so only the same address put by two tasks at once (the first look at an address

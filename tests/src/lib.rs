@@ -28,6 +28,16 @@ pub fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout().join("target"), PathBuf::from)
 }
 
+/// The machine in a line, above what was measured on it.
+///
+/// # Errors
+/// A file of `/proc` can't be read.
+pub fn machine_in_a_line() -> std::io::Result<String> {
+    let read = |path: &str| fs_err::read_to_string(path).map(|text| text.trim().to_owned());
+    let cpus = std::thread::available_parallelism()?;
+    Ok(format!("Linux {}, {cpus} CPUs, load {}", read("/proc/sys/kernel/osrelease")?, read("/proc/loadavg")?))
+}
+
 /// How one of our programs ends: 0 if it is good, 1 if not, and the chain of causes on stderr if it could not tell.
 pub fn verdict(result: Result<bool, Box<dyn Error>>) -> ExitCode {
     match result {

@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::io::Errno;
-
 use super::file;
 use super::memory::limit_now;
 use super::{Controller, CtCgroup, Error, Place};
@@ -161,7 +159,7 @@ impl CtCgroup {
         while let Some(dir) = dirs.pop().filter(|_| tasks.len() < most) {
             match take_tasks(&dir.join("cgroup.threads"), most, &mut tasks) {
                 // Cgroups of the container come and go while we look.
-                Err(e) if dir != self.unified && gone(&e) => continue,
+                Err(e) if dir != self.unified && e.is_gone() => continue,
                 other => other?,
             }
             let below = std::fs::read_dir(&dir).into_iter().flatten().flatten();
@@ -177,14 +175,10 @@ fn take_tasks(path: &Path, most: usize, tasks: &mut Vec<i32>) -> Result<(), Erro
     Ok(())
 }
 
-fn gone(e: &Error) -> bool {
-    matches!(e.errno(), Some(Errno::NOENT | Errno::NODEV))
-}
-
 /// 0 for a file that this kernel, or this boot of it, does not have: swap accounting may be off.
 fn if_there<T: Default>(value: Result<T, Error>) -> Result<T, Error> {
     match value {
-        Err(e) if gone(&e) => Ok(T::default()),
+        Err(e) if e.is_gone() => Ok(T::default()),
         other => other,
     }
 }

@@ -114,6 +114,11 @@ impl Error {
         move |e| Self::Call { call, path: path.to_owned(), source: e.into() }
     }
 
+    /// Whether the cgroup is not there any more: before it was opened, or since (ENODEV).
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.errno(), Some(rustix::io::Errno::NOENT | rustix::io::Errno::NODEV))
+    }
+
     /// The error number behind this, when there is one.
     #[must_use]
     pub fn errno(&self) -> Option<rustix::io::Errno> {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Error;
 
@@ -30,6 +30,16 @@ pub(super) fn read_number(path: &Path) -> Result<u64, Error> {
 /// The value of `key` in a file of `key value` lines.
 pub(super) fn keyed<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))
+}
+
+/// The cgroups right below one.
+pub(super) fn children(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut children = Vec::new();
+    for entry in fs::read_dir(dir).map_err(Error::call("opendir", dir))? {
+        let entry = entry.map_err(Error::call("readdir", dir))?;
+        children.extend(entry.file_type().is_ok_and(|kind| kind.is_dir()).then(|| entry.path()));
+    }
+    Ok(children)
 }
 
 /// mkdir that says whether it was needed.

@@ -72,7 +72,7 @@ impl CtCgroup {
     /// [`Error::Timeout`].
     pub fn wait_empty(&self, timeout: Duration) -> Result<(), Error> {
         match self.wait_for("populated 0", timeout) {
-            Err(e) if gone(&e) => Ok(()),
+            Err(e) if e.is_gone() => Ok(()),
             other => other,
         }
     }
@@ -83,7 +83,7 @@ impl CtCgroup {
     /// When the cgroup cannot be read; absent counts as empty.
     pub fn is_populated(&self) -> Result<bool, Error> {
         match self.wait_for("populated 0", Duration::ZERO) {
-            Err(e) if gone(&e) => Ok(false),
+            Err(e) if e.is_gone() => Ok(false),
             Err(Error::Timeout { .. }) => Ok(true),
             other => other.map(|()| false),
         }
@@ -140,11 +140,6 @@ impl CtCgroup {
     }
 }
 
-fn gone(e: &Error) -> bool {
-    // ENODEV: opened, and removed since.
-    matches!(e.errno(), Some(Errno::NOENT | Errno::NODEV))
-}
-
 /// Adds the processes of a cgroup and of those below. Below the first, a cgroup may vanish at any time: that is no error.
 fn collect(dir: &Path, pids: &mut Vec<Pid>) -> Result<(), Error> {
     let procs = match file::read(&dir.join("cgroup.procs")) {
@@ -153,13 +148,10 @@ fn collect(dir: &Path, pids: &mut Vec<Pid>) -> Result<(), Error> {
         other => other?,
     };
     pids.extend(procs.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)));
-    for child in std::fs::read_dir(dir).map_err(Error::call("opendir", dir))? {
-        let child = child.map_err(Error::call("readdir", dir))?;
-        if child.file_type().is_ok_and(|t| t.is_dir()) {
-            match collect(&child.path(), pids) {
-                Err(e) if gone(&e) => {}
-                other => other?,
-            }
+    for child in file::children(dir)? {
+        match collect(&child, pids) {
+            Err(e) if e.is_gone() => {}
+            other => other?,
         }
     }
     Ok(())

@@ -11,8 +11,6 @@
 
 use std::path::Path;
 
-use rustix::io::Errno;
-
 use super::memory::limit_now;
 use super::{Controller, CtCgroup, Error, Host, Place, file};
 
@@ -57,12 +55,10 @@ impl CtCgroup {
 /// The sum of a file over the cgroups in `dir`; one that is removed meanwhile claims nothing.
 fn claimed(dir: &Path, name: &str) -> Result<u64, Error> {
     let mut sum: u64 = 0;
-    for entry in std::fs::read_dir(dir).map_err(Error::call("readdir", dir))?.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            match file::read_number(&entry.path().join(name)) {
-                Err(e) if matches!(e.errno(), Some(Errno::NOENT | Errno::NODEV)) => {}
-                claim => sum = sum.saturating_add(claim?),
-            }
+    for child in file::children(dir)? {
+        match file::read_number(&child.join(name)) {
+            Err(e) if e.is_gone() => {}
+            claim => sum = sum.saturating_add(claim?),
         }
     }
     Ok(sum)

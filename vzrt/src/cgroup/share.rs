@@ -10,7 +10,7 @@
 //! The units of a container are an extended attribute of its cgroup, which goes with it. Whoever has added, changed or removed one does the sums anew.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{FlockOperation, XattrFlags, flock, getxattr, setxattr};
 use rustix::io::Errno;
@@ -166,11 +166,11 @@ impl Host {
 }
 
 /// The cgroups in `dir`, by name.
-fn members(dir: &PathBuf) -> Result<Vec<(String, Note)>, Error> {
+fn members(dir: &Path) -> Result<Vec<(String, Note)>, Error> {
     let mut members = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(Error::call("readdir", dir))?.flatten() {
-        if let (Ok(leaf), true) = (entry.file_name().into_string(), entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-            members.push((leaf, Note::of(&entry.path())?));
+    for child in file::children(dir)? {
+        if let Some(leaf) = child.file_name().and_then(|name| name.to_str()) {
+            members.push((leaf.to_owned(), Note::of(&child)?));
         }
     }
     Ok(members)
@@ -178,7 +178,7 @@ fn members(dir: &PathBuf) -> Result<Vec<(String, Note)>, Error> {
 
 fn gone_is_fine(done: Result<(), Error>) -> Result<(), Error> {
     match done {
-        Err(e) if matches!(e.errno(), Some(Errno::NOENT | Errno::NODEV)) => Ok(()),
+        Err(e) if e.is_gone() => Ok(()),
         done => done,
     }
 }

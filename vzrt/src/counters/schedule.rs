@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::cgroup::{CtCgroup, Error};
+use crate::cgroup::{CtCgroup, DEFAULT_CPUUNITS, Error};
 
 /// The clock ticks of OpenVZ's 2.6.32, in a second (`CONFIG_HZ`).
 const HZ: u128 = 1000;
@@ -42,7 +42,7 @@ impl Schedule {
             system: usage.cpu_system,
             used: usage.cpu,
             uptime: now.saturating_sub(started),
-            cpuunits: cgroup.cpuunits()?.unwrap_or(1000),
+            cpuunits: cgroup.cpuunits()?.unwrap_or(DEFAULT_CPUUNITS),
             limit_milli: cgroup.cpu_grant()?.quota_milli.unwrap_or(0),
             tasks: usage.pids.unwrap_or(0),
         })

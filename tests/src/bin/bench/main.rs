@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 fn go(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if arguments.only == [Part::Limits] {
         // No container has to run for it: neither runtimes are needed, nor what they would run.
-        describe_machine()?;
+        println!("{}", tests::machine_in_a_line()?);
         return limits::measure(arguments.rounds, &Node::new());
     }
     // Not below anything private: the containers' root is nobody here.
@@ -69,7 +69,7 @@ fn go(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     fs_err::create_dir(memory.path().join("vz"))?;
     fs_err::remove_dir(node.path("run"))?;
     fs_err::os::unix::fs::symlink(memory.path().join("vz"), node.path("run"))?;
-    describe_machine()?;
+    println!("{}", tests::machine_in_a_line()?);
 
     let ours = runtimes::ours(&node, &roots)?;
     let vzctl_is_there = ours.is_some();
@@ -135,13 +135,6 @@ fn compare(rounds: u32, runtimes: &[Runtime], node: Option<&Node>) -> Result<(),
     if let Some(node) = node {
         list(rounds, node)?;
     }
-    Ok(())
-}
-
-fn describe_machine() -> Result<(), Box<dyn Error>> {
-    let read = |path: &str| fs_err::read_to_string(path).map(|text| text.trim().to_owned());
-    let cpus = std::thread::available_parallelism()?;
-    println!("Linux {}, {cpus} CPUs, load {}", read("/proc/sys/kernel/osrelease")?, read("/proc/loadavg")?);
     Ok(())
 }
 

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 
 fn go(arguments: &Arguments) -> Outcome<()> {
     let Some(node) = node_with("fairness", "busybox") else { return Ok(()) };
-    describe_machine()?;
+    println!("{}", tests::machine_in_a_line()?);
     fs_err::create_dir_all(&arguments.to)?;
     let window = Duration::from_secs(arguments.seconds);
     let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
@@ -61,12 +61,6 @@ fn go(arguments: &Arguments) -> Outcome<()> {
     if wanted(Part::Limits) {
         limits::measure(&node, arguments.rounds, window)?;
     }
-    Ok(())
-}
-
-fn describe_machine() -> Outcome<()> {
-    let read = |path: &str| fs_err::read_to_string(path).map(|text| text.trim().to_owned());
-    println!("Linux {}, {} CPUs, load {}", read("/proc/sys/kernel/osrelease")?, processors()?, read("/proc/loadavg")?);
     Ok(())
 }
 

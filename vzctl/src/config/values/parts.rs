@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::BadValue;
+use super::{BadValue, number_in};
 
 /// `CPULIMIT`: the most processor time a container may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,14 +17,11 @@ impl CpuLimit {
     /// `50`, `50%`, or `2000m` for megahertz (libvzctl of Virtuozzo 7).
     pub(crate) fn parse(value: &str) -> Result<Self, BadValue> {
         let bad = || BadValue::new(value, "percent of one CPU, or megahertz: 50, 2000m");
-        let number = |digits: &str, most: u64| match digits.parse::<u64>() {
-            Ok(n) if n <= most && digits.bytes().all(|b| b.is_ascii_digit()) => Ok(n),
-            _ => Err(bad()),
-        };
         match value.strip_suffix(['m', 'M']) {
-            Some(mhz) => number(mhz, 100_000_000).map(Self::Mhz),
-            None => number(value.strip_suffix('%').unwrap_or(value), 1_000_000).map(Self::Percent),
+            Some(mhz) => number_in(mhz, 0..=100_000_000).map(Self::Mhz),
+            None => number_in(value.strip_suffix('%').unwrap_or(value), 0..=1_000_000).map(Self::Percent),
         }
+        .map_err(|_| bad())
     }
 }
 
