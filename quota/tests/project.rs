@@ -8,6 +8,7 @@ use std::io::{ErrorKind, Write};
 use std::num::NonZeroU32;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use quota::project::{Project, Support, support};
 use quota::users::Grace;
@@ -54,6 +55,13 @@ fn both(limit: u64) -> SoftHard {
 
 fn limits(space_kib: u64, inodes: u64) -> EffectiveLimits {
     EffectiveLimits { space_kib: both(space_kib), inodes: both(inodes), grace_s: None }
+}
+
+/// Grace times are of the whole file system: whoever sets them is alone with them.
+static GRACE: Mutex<()> = Mutex::new(());
+
+fn alone_with_grace() -> MutexGuard<'static, ()> {
+    GRACE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Writes until it is refused; returns the KiB written and the refusal.
@@ -155,6 +163,7 @@ fn df_inside_shows_the_limit() {
 #[test]
 fn a_soft_limit_may_be_exceeded_for_the_grace_time() {
     let Some(area) = Area::new("a_soft_limit_may_be_exceeded", 7007) else { return };
+    let _alone = alone_with_grace();
     area.project.assign().unwrap();
     let space_kib = SoftHard { soft: Limit::Of(1024), hard: Limit::Of(2048) };
     area.project.set_limits(&EffectiveLimits { space_kib, inodes: both(100), grace_s: Some(86_400) }).unwrap();
@@ -170,6 +179,7 @@ fn a_soft_limit_may_be_exceeded_for_the_grace_time() {
 #[test]
 fn space_and_inodes_have_a_grace_time_each() {
     let Some(area) = Area::new("space_and_inodes_have_a_grace_time_each", 7012) else { return };
+    let _alone = alone_with_grace();
     area.project.assign().unwrap();
     let two = Grace { space_s: 86_400, inodes_s: 3600 };
     area.project.set_grace(two).unwrap();
@@ -178,7 +188,7 @@ fn space_and_inodes_have_a_grace_time_each() {
     let space_kib = SoftHard { soft: Limit::Of(8), hard: Limit::Of(8192) };
     area.project.set_limits(&EffectiveLimits { space_kib, inodes, grace_s: None }).unwrap();
     for name in ["a", "b", "c"] {
-        fill(&area.path(name), 64);
+        fs::write(area.path(name), [1; 64 * 1024]).unwrap();
     }
     let status = area.project.status().unwrap();
     let (space, inodes) = (status.space_grace_ends_s.unwrap(), status.inodes_grace_ends_s.unwrap());
