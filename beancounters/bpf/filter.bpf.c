@@ -138,10 +138,18 @@ static __always_inline int may_send(struct slot *slot, struct filter *filter, st
 	return batch->takes_away ? may_reload(counter, filter, delivery, batch, bound) : reserve(counter, filter, delivery, batch->rules, bound);
 }
 
+/* One that is new to us is counted. Not inline: all of it together needs more stack than Linux 6.1 gives. */
+static __noinline struct charge *charge_of_namespace(struct net *net)
+{
+	struct charge *charge = charges_find((__u64)net);
+
+	return charge ? charge : charge_of(net, NUMIPTENT, rules_in(net, PRESENT, 0));
+}
+
 SEC("lsm/netlink_send")
 int BPF_PROG(vz_filter_send, struct sock *sk, struct sk_buff *skb)
 {
-	__u64 task = bpf_get_current_pid_tgid(), key;
+	__u64 task = bpf_get_current_pid_tgid();
 	struct delivery new = {}, *found;
 	struct batch batch;
 	struct filter *filter;
@@ -159,10 +167,7 @@ int BPF_PROG(vz_filter_send, struct sock *sk, struct sk_buff *skb)
 	read_batch(&batch, net, skb);
 	if (!batch.rules && !batch.takes_away)
 		return 0;
-	key = (__u64)net;
-	charge = charges_find(key);
-	if (!charge)
-		charge = charge_of(net, NUMIPTENT, rules_in(net, PRESENT, 0));
+	charge = charge_of_namespace(net);
 	new.generation = slot->generation;
 	new.rules = batch.rules;
 	new.skb = (__u64)skb;
