@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use beancounters::Resource;
-use tests::containers::running_busybox;
+use tests::containers::{DEBIAN_12_TOOLS, node_with, running_busybox};
 use tests::node::Node;
 use tests::skips::skip;
 use tests::taking::{Taking, can_take, put_tool};
@@ -82,10 +82,15 @@ fn refused(test: &str, kind: &str, resource: &str, bound: u64, errno: &str) {
 /// Two running containers as [`running`], where the kernel's programs refuse more of `resource` (`UBC_ENFORCE`). Elsewhere the host says that it only
 /// counts.
 fn enforcing(test: &str, resource: &str) -> Option<Node> {
-    let node = running(test)?;
+    let node = enforced(test, running(test)?, resource)?;
+    node.done(["restart", "102"]);
+    Some(node)
+}
+
+/// The same of container 101 of a node.
+fn enforced(test: &str, node: Node, resource: &str) -> Option<Node> {
     node.configure("UBC_ENFORCE=yes");
     let restarted = node.vzctl(["restart", "101"]).ok();
-    node.done(["restart", "102"]);
     let said = node.run("vzubc", ["--enforcement", "--json", "101"]).ok().stdout;
     let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
     let rows = said["101"].as_array().expect("rows");
@@ -316,6 +321,50 @@ fn the_kernel_refuses_more_locked_memory_than_lockedpages_of_all_processes_toget
 fn the_kernel_refuses_more_rules_of_the_packet_filter_than_numiptent() {
     let test = "the_kernel_refuses_more_rules_of_the_packet_filter_than_numiptent";
     refused_by_the_kernel(test, "rule", "numiptent", 1, "ENOMEM");
+}
+
+/// So many rules, as one of Debian's programs reads them.
+fn ruleset(program: &str, rules: usize) -> String {
+    let lines = |line: &dyn Fn(usize) -> String| (1..=rules).map(line).collect::<String>();
+    let head = "*filter\n:INPUT ACCEPT\n:OUTPUT ACCEPT\n";
+    match program {
+        "nft -f -" => format!(
+            "table inet t\nflush table inet t\ntable inet t {{ chain c {{\n{}}}\n}}\n",
+            lines(&|rule| format!("tcp dport {rule} accept\n"))
+        ),
+        "arptables-nft-restore" => format!("{head}{}", lines(&|rule| format!("-A INPUT -s 10.1.2.{rule} -j ACCEPT\n"))),
+        "ebtables-nft-restore" => {
+            format!("{head}{}", lines(&|rule| format!("-A INPUT -p IPv4 --ip-source 10.1.2.{rule} -j ACCEPT\n")))
+        }
+        _ => format!("{head}{}COMMIT\n", lines(&|rule| format!("-A INPUT -p tcp --dport {rule} -j ACCEPT\n"))),
+    }
+}
+
+#[test]
+fn the_kernel_refuses_rules_of_debians_own_programs_above_numiptent() {
+    let test = "the_kernel_refuses_rules_of_debians_own_programs_above_numiptent";
+    let Some(node) = node_with(test, DEBIAN_12_TOOLS) else { return };
+    node.done(["create", "101", "--ostemplate", DEBIAN_12_TOOLS, "--numiptent", "60:60"]);
+    node.done(["start", "101"]);
+    let Some(node) = enforced(test, node, "numiptent") else { return };
+    let programs =
+        ["nft -f -", "iptables-nft-restore", "ip6tables-nft-restore", "arptables-nft-restore", "ebtables-nft-restore"];
+    for program in programs {
+        let load =
+            |rules: usize| node.vzctl(["exec2", "101", &format!("{program} <<'END'\n{}END", ruleset(program, rules))]);
+        let before = row(&node, 101, "numiptent");
+        load(40).ok();
+        assert_eq!(row(&node, 101, "numiptent")[0], 40, "{program}");
+        let refused = load(100);
+        let [held, maxheld, failcnt] = row(&node, 101, "numiptent");
+        assert!(refused.code != 0 && held == 40 && failcnt == before[2] + 1, "{program}: {held} {failcnt} {refused:?}");
+        assert!(maxheld <= 60, "{program}: {maxheld}");
+        // A ruleset takes the place of the one before: what both have together is above the bound.
+        load(50).ok();
+        assert_eq!(row(&node, 101, "numiptent")[0], 50, "{program}");
+        node.inside("nft flush ruleset");
+        assert_eq!(row(&node, 101, "numiptent")[0], 0, "{program}");
+    }
 }
 
 #[test]

@@ -5,13 +5,15 @@
 //! two containers none is clamped for the other's sake while 10000 : 1 is enough, and no ratio is off by more than half of the lighter one's weight.
 //!
 //! The cgroup that all containers are in competes with the host's own. Its weight is the sum of theirs, on the scale on which an ordinary cgroup
-//! of the host has `VE0CPUUNITS`: if everybody is busy, each has its units of the sum of all, as on one level.
+//! of the host has `VE0CPUUNITS`: if everybody is busy, each has its units of the sum of all, as on one level. But never more than [`MOST_OF_ALL`]
+//! for each processor: the lighter something is than its neighbours, the longer the kernel lets it wait after each moment it has run.
 //!
 //! The units of a container are an extended attribute of its cgroup, which goes with it. Whoever has added, changed or removed one does the sums anew.
 
 use std::fs::File;
 use std::path::Path;
 
+use nix::unistd::{SysconfVar, sysconf};
 use rustix::fs::{FlockOperation, XattrFlags, flock, getxattr, setxattr};
 use rustix::io::Errno;
 
@@ -27,6 +29,11 @@ const NOTE: &str = "trusted.vz.cpuunits";
 
 /// While no container has more, the scale ends here: none is weighed anew because another one starts, and 8 units are 39 of 10000.
 const USUAL_TOP: u64 = 2048;
+
+/// The most that all containers together weigh, in ordinary cgroups for each processor. Without an end, processes of the host (its shells, and the
+/// kernel's own threads, on which the end of a container waits) woke up 90 ms late in the median and 1.6 s in one case of a hundred, beside 64 busy
+/// containers on two processors of Linux 6.18; with this one 9 ms and 35 ms.
+const MOST_OF_ALL: u64 = 4;
 
 /// The weights that a kernel takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +62,9 @@ impl Weights {
     }
 
     /// The weight of the cgroup of all containers, beside the host's own cgroups.
-    fn of_all(self, units: u64, host_units: u64) -> u64 {
-        proportion(units.max(1), self.ordinary, host_units).clamp(self.least, self.most)
+    fn of_all(self, units: u64, host_units: u64, processors: u64) -> u64 {
+        let most = self.ordinary.saturating_mul(MOST_OF_ALL).saturating_mul(processors).min(self.most);
+        proportion(units.max(1), self.ordinary, host_units).clamp(self.least, most)
     }
 }
 
@@ -157,12 +165,19 @@ impl Host {
             gone_is_fine(Note { top, ..*note }.write(&noted.join(leaf)))?;
         }
         let host_units = read_note(&noted)?.and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_CPUUNITS);
-        let all = weights.of_all(of_containers().fold(0, u64::saturating_add), host_units);
+        let all = weights.of_all(of_containers().fold(0, u64::saturating_add), host_units, processors()?);
         if file::read_number(&own)? != all {
             file::write(&own, &all.to_string())?;
         }
         Ok(None)
     }
+}
+
+/// Those of the host that are online.
+fn processors() -> Result<u64, Error> {
+    let online =
+        sysconf(SysconfVar::_NPROCESSORS_ONLN).map_err(Error::call("sysconf", Path::new("online processors")))?;
+    Ok(online.and_then(|count| u64::try_from(count).ok()).unwrap_or(1).max(1))
 }
 
 /// The cgroups in `dir`, by name.
@@ -205,10 +220,20 @@ mod tests {
 
     #[test]
     fn all_containers_beside_the_host_weigh_what_they_would_on_one_level() {
-        assert_eq!((V2.of_all(1000, 1000), V1.of_all(1000, 1000)), (100, 1024), "one of them is an ordinary cgroup");
-        assert_eq!((V2.of_all(64_000, 1000), V1.of_all(64_000, 1000)), (6400, 65_536));
-        assert_eq!(V2.of_all(64_000, 8000), 800, "VE0CPUUNITS=8000");
-        assert_eq!((V2.of_all(1_000_000_000, 1), V2.of_all(0, 1000)), (10_000, 1));
+        assert_eq!(
+            (V2.of_all(1000, 1000, 2), V1.of_all(1000, 1000, 2)),
+            (100, 1024),
+            "one of them is an ordinary cgroup"
+        );
+        assert_eq!((V2.of_all(64_000, 1000, 16), V1.of_all(64_000, 1000, 16)), (6400, 65_536));
+        assert_eq!(V2.of_all(64_000, 8000, 16), 800, "VE0CPUUNITS=8000");
+        assert_eq!((V2.of_all(1_000_000_000, 1, 1000), V2.of_all(0, 1000, 16)), (10_000, 1));
+    }
+
+    #[test]
+    fn all_containers_leave_the_host_a_fifth_of_each_processor_where_it_is_busy() {
+        assert_eq!((V2.of_all(64_000, 1000, 2), V1.of_all(64_000, 1000, 2)), (800, 8192));
+        assert_eq!(V2.of_all(4000, 1000, 1), 400, "four on one processor are as many as they are");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! How fair CPU time is divided: each container's part beside its entitlement, beside the same in plain cgroups made by hand, which is what the kernel
-//! can do. Prints tables with medians and spreads, keeps the figures for plots; asserts nothing. Ends by itself. `make bench-fairness`.
+//! can do, and in LXC. Prints tables with medians and spreads, keeps the figures for plots; asserts nothing. Ends by itself. `make bench-fairness`.
 
 mod competing;
 mod entitled;
 mod limits;
+mod lxc;
 mod plot;
 mod shares;
 

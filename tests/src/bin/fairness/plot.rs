@@ -8,12 +8,12 @@ use crate::Outcome;
 use crate::shares::{Case, Result};
 
 /// Of each case each competitor's part beside its entitlement.
-pub(crate) fn shares(to: &Path, all: &[(Case, [Result; 2])]) -> Outcome<()> {
+pub(crate) fn shares(to: &Path, all: &[(Case, Vec<Result>)]) -> Outcome<()> {
     let mut data = String::from("# case\tarena\tunits\thad\tshould\n");
     for (case, results) in all {
-        for (arena, result) in ["vz", "plain"].iter().zip(results) {
+        for result in results {
             for ((units, had), should) in case.units.iter().zip(&result.had).zip(&result.should) {
-                writeln!(data, "{:?}\t{arena}\t{units}\t{had:.5}\t{should:.5}", case.what)?;
+                writeln!(data, "{:?}\t{}\t{units}\t{had:.5}\t{should:.5}", case.what, result.arena)?;
             }
         }
         data.push_str("\n\n"); // gnuplot's next data set
@@ -26,7 +26,7 @@ pub(crate) fn shares(to: &Path, all: &[(Case, [Result; 2])]) -> Outcome<()> {
          set logscale xy\nset grid\nplot x with lines lc 'gray' title 'exactly', x*1.02 with lines dt 2 lc 'gray' title '2 % off', x*0.98 with lines dt 2 lc 'gray' notitle",
         to.join("shares.png").display()
     );
-    for (arena, kind) in [("vz", 7), ("plain", 6)] {
+    for (arena, kind) in [("vz", 7), ("plain cgroups", 6), ("lxc", 8)] {
         write!(
             script,
             ", '{}' using ($5):(strcol(2) eq '{arena}' ? $4 : NaN) with points pt {kind} title '{arena}'",

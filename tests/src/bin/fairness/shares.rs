@@ -7,6 +7,7 @@ use tests::node::Node;
 
 use crate::competing::{Arena, Containers, Load, Plain, used};
 use crate::entitled::{Competitor, entitled, jain, worst};
+use crate::lxc::Lxc;
 use crate::{Arguments, Outcome, plot, processors, spread};
 
 /// After all have begun: the kernel needs a moment to spread them over its processors.
@@ -21,6 +22,7 @@ pub(crate) struct Case {
 
 /// What came of it in one arena, of each round: the largest difference from the entitlement, Jain's index; and what each had in the last.
 pub(crate) struct Result {
+    pub(crate) arena: &'static str,
     pub(crate) worst: Vec<f64>,
     pub(crate) jain: Vec<f64>,
     pub(crate) had: Vec<f64>,
@@ -56,15 +58,18 @@ pub(crate) fn measure(node: &Node, arguments: &Arguments, window: Duration) -> O
         "\nthe largest difference of a part from its entitlement, and Jain's index; windows of {window:?}, median of {} (least..most)",
         arguments.rounds
     );
-    println!("  {:<36} {:>26} {:>9}   {:>26} {:>9}", "", "vz", "Jain", "plain cgroups", "Jain");
+    let mut arenas: Vec<Box<dyn Arena + '_>> = vec![Box::new(Containers::of(node)), Box::new(Plain::new()?)];
+    match Lxc::find()? {
+        Some(lxc) => arenas.push(Box::new(lxc)),
+        None => println!("  no lxc on this host"),
+    }
+    let head: String = arenas.iter().map(|arena| format!("   {:>26} {:>9}", arena.name(), "Jain")).collect();
+    println!("  {:<36}{head}", "");
     let mut all = Vec::new();
     for case in cases(arguments.most, u32::try_from(processors)?) {
-        let mut containers = Containers::of(node);
-        let mut plain = Plain::new()?;
-        let mut results = [empty(), empty()];
+        let mut results: Vec<_> = arenas.iter().map(|arena| empty(arena.name())).collect();
         for _ in 0..arguments.rounds {
-            let arenas: [&mut dyn Arena; 2] = [&mut containers, &mut plain];
-            for (arena, result) in arenas.into_iter().zip(&mut results) {
+            for (arena, result) in arenas.iter_mut().map(Box::as_mut).zip(&mut results) {
                 let measured = once(arena, &case, processors, window);
                 arena.end()?;
                 let (had, should) = measured?;
@@ -73,22 +78,21 @@ pub(crate) fn measure(node: &Node, arguments: &Arguments, window: Duration) -> O
                 (result.had, result.should) = (had, should);
             }
         }
-        let [vz, by_hand] = results.each_ref().map(told);
-        println!("  {:<36} {vz}   {by_hand}", case.what);
+        println!("  {:<36}{}", case.what, results.iter().map(told).collect::<String>());
         all.push((case, results));
     }
     plot::shares(&arguments.to, &all)
 }
 
-fn empty() -> Result {
-    Result { worst: Vec::new(), jain: Vec::new(), had: Vec::new(), should: Vec::new() }
+fn empty(arena: &'static str) -> Result {
+    Result { arena, worst: Vec::new(), jain: Vec::new(), had: Vec::new(), should: Vec::new() }
 }
 
 fn told(result: &Result) -> String {
     let [median, least, most] = spread(&result.worst);
     let [jain, ..] = spread(&result.jain);
     let figure = format!("{median:.2} % ({least:.2}..{most:.2})");
-    format!("{figure:>26} {jain:>9.5}")
+    format!("   {figure:>26} {jain:>9.5}")
 }
 
 /// What each had and what of all that they had together it should have had, in processors.

@@ -276,9 +276,12 @@ fn containers_are_weighed_on_one_scale_and_anew_when_one_comes_changes_or_goes()
     assert!((487.0..513.0).contains(&ratio), "{ratio} of 500");
     other.weigh(CpuShare { units: 8, host_units: 100 }).unwrap();
     let ratio = weight(&t.ct) as f64 / weight(&other) as f64;
-    assert!((124.0..126.0).contains(&ratio) && (10.0..10.2).contains(&of_all()), "{ratio} of 125, {}", of_all());
+    // More than four ordinary ones for each processor they never weigh.
+    let most = 4.0 * std::thread::available_parallelism().unwrap().get() as f64;
+    let is = |wanted: f64| (of_all() - f64::min(wanted, most)).abs() < 0.01;
+    assert!((124.0..126.0).contains(&ratio) && is(10.08), "{ratio} of 125, {}", of_all());
 
     other.remove(SOON).unwrap();
     t.host.share_cpu(&t.name).unwrap();
-    assert!((9.99..10.01).contains(&of_all()), "{}", of_all());
+    assert!(is(10.0), "{}", of_all());
 }
