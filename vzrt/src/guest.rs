@@ -1,4 +1,5 @@
-//! Settings written inside a container's root file system: host name, name servers, passwords.
+//! Settings written inside a container's root file system: host name, name servers, addresses, passwords, the
+//! console.
 //!
 //! The caller is a process that has already entered the container's user and mount namespaces as its root, so the worst that can happen is
 //! that a container harms itself. What is found there was still written by an attacker, and must neither hang us, nor fill our memory, nor
@@ -9,21 +10,31 @@
 //! Nothing here writes to the host.
 
 mod accounts;
+mod console;
 mod dns;
 mod error;
+mod family;
 mod home;
 mod hostname;
+mod mtab;
+mod network;
 mod password;
 mod root;
 mod secret;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trees;
 
 pub use accounts::{BadUserName, UserName};
+pub use console::{ConsoleStyle, set_console};
 pub use dns::{HostResolv, host_resolv, parse_resolv_conf, set_dns};
 pub use error::{Call, Error, Kind};
+pub use family::distributions;
 pub use hostname::{BadHostname, Hostname, HostnameStyle, set_hostname};
+pub use mtab::set_mtab;
+pub use network::{AddressStyle, Manager, set_network};
 pub use password::set_password;
 pub use root::Root;
 pub use secret::{BadSecret, Password, SecretHash, hash_password, split_user_password};

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::Ctid;
 use crate::cgroup::DEFAULT_CPUUNITS;
 use crate::error::Failed;
-use crate::guest::{Hostname, HostnameStyle};
+use crate::guest::{AddressStyle, ConsoleStyle, Hostname, HostnameStyle};
 use crate::net::NetPlan;
 use crate::seccomp;
 
@@ -230,6 +230,12 @@ pub struct GuestPlan {
     pub nameservers: Vec<IpAddr>,
     /// `SEARCHDOMAIN`, `inherit` already replaced.
     pub search: Vec<Hostname>,
+    /// How its files are told of the addresses of [`Extras::net`].
+    #[serde(default)]
+    pub addresses: AddressStyle,
+    /// What is done for a login on the console.
+    #[serde(default)]
+    pub console: ConsoleStyle,
 }
 
 #[cfg(test)]

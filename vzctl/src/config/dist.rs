@@ -1,12 +1,26 @@
-//! How a distribution keeps its host name, resolver and passwords: `/etc/vz/dists/NAME.conf`.
+//! How a distribution keeps its host name, resolver, passwords and addresses: `/etc/vz/dists/NAME.conf`.
 //!
 //! The original named scripts there, run by a shell inside the container. Here a value names one of the ways built into the runtime:
 //! `SET_HOSTNAME="builtin:etc-hostname"`.
 
 use std::path::{Path, PathBuf};
 
+use vzrt::guest::{AddressStyle, ConsoleStyle, Manager};
+
 use super::document::{Document, DocumentError};
 use crate::Exit;
+
+/// The ways of `ADD_IP` and `DEL_IP`.
+const ADDRESS: [(&str, AddressStyle); 8] = [
+    ("builtin:auto", AddressStyle::Auto),
+    ("builtin:venet", AddressStyle::Venet),
+    ("builtin:networkd", AddressStyle::Of(Manager::Networkd)),
+    ("builtin:netplan", AddressStyle::Of(Manager::Netplan)),
+    ("builtin:networkmanager", AddressStyle::Of(Manager::NetworkManager)),
+    ("builtin:ifcfg", AddressStyle::Of(Manager::Ifcfg)),
+    ("builtin:suse-ifcfg", AddressStyle::Of(Manager::SuseIfcfg)),
+    ("builtin:ifupdown", AddressStyle::Of(Manager::Ifupdown)),
+];
 
 /// Where the host name is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +35,8 @@ pub enum HostnameStyle {
     ConfdHostname,
     /// `HOSTNAME="…"` in `/etc/rc.conf` (`builtin:rc-conf`): Arch before systemd.
     RcConf,
+    /// Where its own tree says (`builtin:auto`).
+    Auto,
 }
 
 /// Where name servers are kept.
@@ -39,13 +55,6 @@ pub enum PasswordStyle {
     Busybox,
 }
 
-/// How addresses come to the container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AddressStyle {
-    /// The runtime sets them on `venet0` itself; the container's files stay as they are (`builtin:venet`).
-    Venet,
-}
-
 /// The ways of one distribution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dist {
@@ -55,8 +64,10 @@ pub struct Dist {
     pub dns: DnsStyle,
     /// `SET_USERPASS`.
     pub password: PasswordStyle,
-    /// `ADD_IP` and `DEL_IP`.
+    /// `ADD_IP`. `DEL_IP` is the same work: what is written is all addresses there are.
     pub address: AddressStyle,
+    /// `SET_CONSOLE`; `builtin:auto` where it is not set, as in files older than it.
+    pub console: ConsoleStyle,
 }
 
 /// A distribution's file could not be used.
@@ -120,20 +131,28 @@ pub fn candidates(ostemplate: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(first, |name| name.rsplit_once('-').map(|(base, _)| base)).filter(|name| !name.is_empty())
 }
 
-/// Which file of `dists` is meant for a template (vzctl 4, `lib/dist.c`).
-pub fn choose(dists: &Path, ostemplate: Option<&str>, exists: impl Fn(&Path) -> bool) -> Choice {
+/// Which file of `dists` is meant for a template (vzctl 4, `lib/dist.c`): by what its recipe says it is of, by its name, and at last by what its tree calls
+/// itself, the nearest name first.
+pub fn choose(
+    dists: &Path,
+    recipe: Option<&str>,
+    ostemplate: Option<&str>,
+    tree: impl FnOnce() -> Vec<String>,
+    exists: impl Fn(&Path) -> bool,
+) -> Choice {
+    let file = |name: &str| candidates(name).map(|n| dists.join(format!("{n}.conf"))).find(|p| exists(p));
+    let ostemplate = ostemplate.filter(|t| !t.is_empty());
+    let named = recipe.and_then(file).or_else(|| ostemplate.and_then(file));
+    if let Some(path) = named.or_else(|| tree().iter().find_map(|name| file(name))) {
+        return Choice { path, warning: None };
+    }
     let default = dists.join("default");
-    let warning = match ostemplate.filter(|t| !t.is_empty()) {
+    let warning = match ostemplate {
         None => format!("distribution not specified in CT config, using defaults from {}", default.display()),
-        Some(ostemplate) => {
-            if let Some(path) = candidates(ostemplate).map(|n| dists.join(format!("{n}.conf"))).find(|p| exists(p)) {
-                return Choice { path, warning: None };
-            }
-            format!(
-                "configuration file for distribution {ostemplate} not found, using defaults from {}",
-                default.display()
-            )
-        }
+        Some(ostemplate) => format!(
+            "configuration file for distribution {ostemplate} not found, using defaults from {}",
+            default.display()
+        ),
     };
     Choice { path: default, warning: Some(warning) }
 }
@@ -146,8 +165,7 @@ impl Dist {
     pub fn load(path: &Path) -> Result<Self, DistError> {
         let document =
             Document::load_linked(path).map_err(|source| DistError::File { path: path.to_owned(), source })?;
-        let address = [("builtin:venet", AddressStyle::Venet)];
-        way(path, &document, "DEL_IP", &address)?;
+        way(path, &document, "DEL_IP", &ADDRESS)?;
         Ok(Self {
             hostname: way(
                 path,
@@ -159,6 +177,7 @@ impl Dist {
                     ("builtin:sysconfig-network", HostnameStyle::SysconfigNetwork),
                     ("builtin:confd-hostname", HostnameStyle::ConfdHostname),
                     ("builtin:rc-conf", HostnameStyle::RcConf),
+                    ("builtin:auto", HostnameStyle::Auto),
                 ],
             )?,
             dns: way(path, &document, "SET_DNS", &[("builtin:resolv-conf", DnsStyle::ResolvConf)])?,
@@ -168,7 +187,16 @@ impl Dist {
                 "SET_USERPASS",
                 &[("builtin:chpasswd", PasswordStyle::Chpasswd), ("builtin:busybox", PasswordStyle::Busybox)],
             )?,
-            address: way(path, &document, "ADD_IP", &address)?,
+            address: way(path, &document, "ADD_IP", &ADDRESS)?,
+            console: match document.get("SET_CONSOLE") {
+                None => ConsoleStyle::Auto,
+                Some(_) => way(
+                    path,
+                    &document,
+                    "SET_CONSOLE",
+                    &[("builtin:auto", ConsoleStyle::Auto), ("builtin:leave", ConsoleStyle::Leave)],
+                )?,
+            },
         })
     }
 }
@@ -188,7 +216,7 @@ mod tests {
     use super::*;
 
     fn chosen(ostemplate: Option<&str>, there: &[&str]) -> Choice {
-        choose(Path::new("/d"), ostemplate, |p| there.iter().any(|t| p == Path::new("/d").join(t)))
+        choose(Path::new("/d"), None, ostemplate, Vec::new, |p| there.iter().any(|t| p == Path::new("/d").join(t)))
     }
 
     #[test]
@@ -212,6 +240,36 @@ mod tests {
             chosen(None, &[]).warning.unwrap(),
             "distribution not specified in CT config, using defaults from /d/default"
         );
+    }
+
+    #[test]
+    fn a_recipe_comes_before_the_name_and_the_tree_after_it() {
+        let chosen = |recipe, ostemplate, tree: &[&str]| {
+            let tree = || tree.iter().map(|name| (*name).to_owned()).collect();
+            let there = ["/d/debian.conf", "/d/fedora.conf", "/d/suse.conf"];
+            choose(Path::new("/d"), recipe, ostemplate, tree, |p| there.iter().any(|t| p == Path::new(t))).path
+        };
+        assert_eq!(chosen(Some("debian"), Some("fedora-40"), &["suse"]), Path::new("/d/debian.conf"));
+        assert_eq!(chosen(Some("plan9"), Some("fedora-40"), &["suse"]), Path::new("/d/fedora.conf"));
+        assert_eq!(chosen(None, Some("mine"), &["opensuse-leap", "suse"]), Path::new("/d/suse.conf"));
+        assert_eq!(chosen(None, None, &["debian"]), Path::new("/d/debian.conf"));
+        assert_eq!(chosen(None, None, &["../../etc/debian", ""]), Path::new("/d/debian.conf"), "only a plain name");
+        assert_eq!(chosen(None, None, &["plan9"]), Path::new("/d/default"));
+    }
+
+    #[test]
+    fn one_manager_can_be_named_and_an_unknown_one_is_refused() {
+        let load = |address: &str| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let text = fs_err::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("etc/dists/default")).unwrap();
+            fs_err::write(file.path(), format!("{text}ADD_IP=\"{address}\"\n")).unwrap();
+            Dist::load(file.path()).map(|dist| dist.address)
+        };
+        assert_eq!(load("builtin:networkd").unwrap(), AddressStyle::Of(Manager::Networkd));
+        assert_eq!(load("builtin:venet").unwrap(), AddressStyle::Venet);
+        let error = load("builtin:connman").unwrap_err();
+        assert!(error.to_string().contains("builtin:auto, builtin:venet, builtin:networkd"), "{error}");
+        assert_eq!(error.exit(), Exit::NoDistAction);
     }
 
     #[test]

@@ -191,11 +191,33 @@ pub fn hook_env(node: &Node, ctid: Ctid) -> Vec<(String, String)> {
 /// # Errors
 /// There is none, not even a default.
 pub fn dist_of(node: &Node, container: &Subject) -> Result<Dist, Failure> {
-    let choice = dist::choose(&node.dists_dir(), container.settings.ostemplate.as_deref(), |p| p.exists());
+    let ostemplate = container.settings.ostemplate.as_deref();
+    let store = templates::Store::open(&node.global.template_dir);
+    let name = ostemplate.and_then(|name| name.parse::<templates::TemplateName>().ok());
+    let recipe = name.and_then(|name| templates::Recipe::load(&name, &store.recipes_dir()).ok());
+    let recipe = recipe.as_ref().map(|recipe| recipe.distribution.as_str());
+    let choice = dist::choose(&node.dists_dir(), recipe, ostemplate, || tree_names(node, container), |p| p.exists());
     if let Some(warning) = choice.warning {
         tracing::debug!("Warning: {warning}");
     }
     Dist::load(&choice.path).map_err(|e| Failure::from_error(e.exit(), &e))
+}
+
+/// What the tree of a container calls itself, where it lies in a directory. It may be whatever the container has made of it: what can't be read says nothing.
+fn tree_names(node: &Node, container: &Subject) -> Vec<String> {
+    let tree = match &container.settings.tree {
+        _ if is_ploop(container) => return Vec::new(),
+        Some(tree) => match templates::Store::open(&node.global.template_dir).tree_by_id(&tree.to_string()) {
+            Ok(tree) => tree.path,
+            // Said by who needs it.
+            Err(_) => return Vec::new(),
+        },
+        None => container.ve_private.clone(),
+    };
+    guest::Root::open(&tree).and_then(|root| guest::distributions(&root)).unwrap_or_else(|e| {
+        tracing::debug!("{}: its distribution is not known: {}", tree.display(), crate::failure::chain(&e));
+        Vec::new()
+    })
 }
 
 fn guest_plan(node: &Node, container: &Subject) -> Result<GuestPlan, Failure> {
@@ -203,7 +225,15 @@ fn guest_plan(node: &Node, container: &Subject) -> Result<GuestPlan, Failure> {
     let hostname = settings.hostname.as_deref().map(str::parse).transpose();
     let hostname = hostname.map_err(|e: guest::BadHostname| Failure::from_error(Exit::Hostname, &e))?;
     let (nameservers, search) = dns(container)?;
-    Ok(GuestPlan { hostname, hostname_style: style(dist_of(node, container)?.hostname), nameservers, search })
+    let dist = dist_of(node, container)?;
+    Ok(GuestPlan {
+        hostname,
+        hostname_style: style(dist.hostname),
+        nameservers,
+        search,
+        addresses: dist.address,
+        console: dist.console,
+    })
 }
 
 /// Name servers and search domains of a container: its own, or the node's default, with `inherit` looked up on the host.
@@ -249,6 +279,7 @@ pub fn style(style: HostnameStyle) -> guest::HostnameStyle {
         HostnameStyle::SysconfigNetwork => guest::HostnameStyle::SysconfigNetwork,
         HostnameStyle::ConfdHostname => guest::HostnameStyle::ConfdHostname,
         HostnameStyle::RcConf => guest::HostnameStyle::RcConf,
+        HostnameStyle::Auto => guest::HostnameStyle::Auto,
     }
 }
 

@@ -115,7 +115,7 @@ fn pivot(root: &OwnedFd) -> Result<(), Failed> {
     nix::unistd::chdir("/").call(|| "chdir(/)")
 }
 
-/// Host name and name servers into the container's files. A container that has planted something in their place starts all the same: these
+/// Host name, name servers, addresses and console into the container's files. A container that has planted something in their place starts all the same: these
 /// files are its own business, and the administrator is told.
 fn settle(plan: &Plan) {
     let tell = |e: guest::Error| {
@@ -127,6 +127,11 @@ fn settle(plan: &Plan) {
             // What is in the way of one does not concern the other.
             write_hostname(&root, settings).unwrap_or_else(tell);
             write_dns(&root, settings).unwrap_or_else(tell);
+            guest::set_network(&root, settings.addresses, &plan.vz.net.addresses).unwrap_or_else(tell);
+            guest::set_console(&root, settings.console).unwrap_or_else(tell);
+            if plan.vz.root.user_quota.is_some() {
+                guest::set_mtab(&root).unwrap_or_else(tell);
+            }
         }
         Err(e) => tell(e),
     }

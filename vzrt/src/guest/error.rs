@@ -116,6 +116,12 @@ impl fmt::Display for Kind {
 }
 
 impl Error {
+    /// Whether something on the way to a file is not there, or is no directory.
+    pub(super) fn is_absence(&self) -> bool {
+        matches!(self, Self::Call { call: Call::Openat2, source, .. }
+            if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
+    }
+
     /// For `map_err`: a failed system call on `path`.
     pub(super) fn call<E: Into<io::Error>>(call: Call, path: impl Into<String>) -> impl FnOnce(E) -> Self {
         let path = path.into();

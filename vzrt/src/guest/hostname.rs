@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
+use super::family;
 use super::root::{Durability, Mounts, Owner, Root};
 
 /// A name a machine can have: labels of letters, digits, `-` and `_`, between dots; at most 64 bytes, the kernel's limit.
@@ -83,6 +84,8 @@ pub enum HostnameStyle {
     ConfdHostname,
     /// `HOSTNAME=` in `/etc/rc.conf`: Arch before systemd.
     RcConf,
+    /// Where the container's own tree says.
+    Auto,
 }
 
 /// What stands above the line of `/etc/hosts` that is ours: OpenVZ's, to the letter.
@@ -93,8 +96,12 @@ const COMMENT: &[u8] = b"# Auto-generated hostname. Please do not remove this co
 /// # Errors
 /// A file is not a file (links included: these have no reason to be any), or can't be written.
 pub fn set_hostname(root: &Root, style: HostnameStyle, name: &Hostname) -> Result<(), Error> {
+    let style = match style {
+        HostnameStyle::Auto => family::hostname_style(root)?,
+        style => style,
+    };
     let (directory, file, variable) = match style {
-        HostnameStyle::EtcHostname => ("/etc", "hostname", None),
+        HostnameStyle::EtcHostname | HostnameStyle::Auto => ("/etc", "hostname", None),
         HostnameStyle::EtcHostnameUpper => ("/etc", "HOSTNAME", None),
         HostnameStyle::SysconfigNetwork => ("/etc/sysconfig", "network", Some("HOSTNAME")),
         HostnameStyle::ConfdHostname => ("/etc/conf.d", "hostname", Some("hostname")),

@@ -1,7 +1,7 @@
 //! Files of a container, by descriptors from its root.
 
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
@@ -86,13 +86,59 @@ impl Root {
         Ok(Directory { fd: fd.map_err(Error::call(Call::Openat2, path))?, path: path.to_owned() })
     }
 
+    /// The directory at `path`, made with those above it as far as they are missing.
+    pub(super) fn make_directory(&self, path: &str) -> Result<Directory, Error> {
+        let mut made = self.directory("/", Mounts::Refuse)?;
+        for (end, _) in path.match_indices('/').skip(1).chain([(path.len(), "")]) {
+            let here = &path[..end];
+            made = match self.directory(here, Mounts::Refuse) {
+                Err(e) if e.is_absence() => {
+                    let name = here.rsplit('/').next().unwrap_or_default();
+                    rustix::fs::mkdirat(&made.fd, name, Mode::from_raw_mode(0o755))
+                        .map_err(Error::call(Call::Mkdirat, here))?;
+                    made.subdirectory(name)?
+                }
+                found => found?,
+            };
+        }
+        Ok(made)
+    }
+
     /// Whether `path` leads to a regular file inside this root.
     pub(super) fn has_file(&self, path: &str) -> bool {
+        self.kind(path) == Some(FileType::RegularFile)
+    }
+
+    /// Whether `path` leads to a directory inside this root.
+    pub(super) fn has_directory(&self, path: &str) -> bool {
+        self.kind(path) == Some(FileType::Directory)
+    }
+
+    fn kind(&self, path: &str) -> Option<FileType> {
+        let stat = self.take(path).and_then(rustix::fs::fstat).ok()?;
+        Some(FileType::from_raw_mode(stat.st_mode))
+    }
+
+    /// What `path` leads to, not opened yet.
+    fn take(&self, path: &str) -> Result<OwnedFd, Errno> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let found = rustix::fs::openat2(&self.0, below(path), flags, Mode::empty(), inside(Mounts::Refuse));
-        found
-            .and_then(rustix::fs::fstat)
-            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+        rustix::fs::openat2(&self.0, below(path), flags, Mode::empty(), inside(Mounts::Refuse))
+    }
+
+    /// The regular file that `path` leads to inside this root, through links; none if there is nothing. For what is only read: what is written is
+    /// never written through a link.
+    ///
+    /// What was looked at is what is opened, so that this is safe on the host too, where opening a device would do something.
+    pub(super) fn read_through(&self, path: &str) -> Result<Option<Vec<u8>>, Error> {
+        let fd = match self.take(path) {
+            Err(Errno::NOENT) => return Ok(None),
+            taken => taken.map_err(Error::call(Call::Openat2, path))?,
+        };
+        regular(&rustix::fs::fstat(&fd).map_err(Error::call(Call::Fstat, path))?, path)?;
+        let opened = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let fd = rustix::fs::open(opened, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(Error::call(Call::Openat2, path))?;
+        Ok(Some(bounded(fd, path)?))
     }
 }
 
@@ -163,14 +209,7 @@ impl Directory {
         // And again when opened: it may be another one by now.
         let stat = rustix::fs::fstat(&fd).map_err(Error::call(Call::Fstat, path.clone()))?;
         regular(&stat, &path)?;
-        let mut bytes = Vec::new();
-        let mut file = std::fs::File::from(fd).take(MAX_BYTES + 1);
-        file.read_to_end(&mut bytes).map_err(Error::call(Call::Read, path.clone()))?;
-        // It may have grown while it was read.
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(Error::TooLarge { path, bytes: bytes.len() as u64 });
-        }
-        Ok(Some(Contents { bytes, owner: Owner::of(&stat) }))
+        Ok(Some(Contents { bytes: bounded(fd, &path)?, owner: Owner::of(&stat) }))
     }
 
     /// Puts `edit` of the present contents in place of them; a missing file is taken as empty, with `owner` for the new one. Does nothing
@@ -213,6 +252,14 @@ impl Directory {
         Ok(())
     }
 
+    /// Puts a symbolic link at `name`, over whatever file has that name, at once or not at all.
+    pub(super) fn link(&self, name: &str, target: &str) -> Result<(), Error> {
+        let temporary = format!(".{name}.vz-new");
+        self.remove(&temporary)?;
+        rustix::fs::symlinkat(target, &self.fd, &temporary).map_err(Error::call(Call::Symlinkat, self.path(name)))?;
+        rustix::fs::renameat(&self.fd, &temporary, &self.fd, name).map_err(Error::call(Call::Renameat, self.path(name)))
+    }
+
     /// A new file, which must not exist.
     pub(super) fn create(&self, name: &str, bytes: &[u8], owner: Owner, durability: Durability) -> Result<(), Error> {
         let path = self.path(name);
@@ -228,12 +275,29 @@ impl Directory {
         Ok(())
     }
 
-    fn remove(&self, name: &str) -> Result<(), Error> {
+    /// Whether an entry is a symbolic link.
+    pub(super) fn is_link(&self, name: &str) -> Result<bool, Error> {
+        Ok(self.stat(name)?.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink))
+    }
+
+    /// Takes an entry away that is no directory; one that is not there is gone already.
+    pub(super) fn remove(&self, name: &str) -> Result<(), Error> {
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(Error::call(Call::Unlinkat, self.path(name))(error)),
         }
     }
+}
+
+/// All of a file, which may grow while it is read.
+fn bounded(fd: OwnedFd, path: &str) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let mut file = std::fs::File::from(fd).take(MAX_BYTES + 1);
+    file.read_to_end(&mut bytes).map_err(Error::call(Call::Read, path))?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(Error::TooLarge { path: path.to_owned(), bytes: bytes.len() as u64 });
+    }
+    Ok(bytes)
 }
 
 /// Owner first: changing it clears set-id bits.

@@ -212,6 +212,17 @@ impl Live<'_> {
             })?;
         }
         self.plan.vz.net = wanted;
+        self.tell_managers()
+    }
+
+    /// What the container's network managers read of its addresses. They have them already: files that can't be written are told of, and no failure.
+    fn tell_managers(&self) -> Result<(), Failure> {
+        let style = decide::dist_of(&self.context.node, self.after)?.address;
+        let addresses = &self.plan.vz.net.addresses;
+        let told = self.inside().change_files(|| in_root(|root| guest::set_network(root, style, addresses)));
+        if let Err(e) = told {
+            tracing::warn!("Warning: the files of the container do not tell of its addresses: {}", chain(&e));
+        }
         Ok(())
     }
 
