@@ -13,6 +13,7 @@
 //! | [`teardown`] | taking all of it away, from the journal |
 //! | [`log`] | where messages go |
 //! | [`cgroup`], [`net`], [`seccomp`] | one capability of the kernel each |
+//! | [`disks`] | the disks below a directory, and who divides them by weights |
 //! | [`policy`] | what a container's untrusted root may do, as data |
 //! | [`counters`] | the beancounters of running containers, and the files that show them |
 //! | [`guest`] | settings written into a container's own files |
@@ -26,6 +27,7 @@ pub mod console;
 mod container;
 pub mod counters;
 pub mod ctid;
+pub mod disks;
 pub mod error;
 pub mod guest;
 pub mod hooks;

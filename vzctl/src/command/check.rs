@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::io;
 use crate::config::Node;
 use crate::decide;
 use crate::failure::{Outcome, chain};
@@ -12,21 +13,21 @@ use crate::{Exit, Failure};
 
 /// One row.
 #[derive(Debug, Serialize)]
-struct Row {
-    feature: String,
-    available: bool,
-    found: String,
-    needed_by: String,
-    without: String,
+pub(super) struct Row {
+    pub(super) feature: String,
+    pub(super) available: bool,
+    pub(super) found: String,
+    pub(super) needed_by: String,
+    pub(super) without: String,
     /// No container runs without it.
-    essential: bool,
+    pub(super) essential: bool,
 }
 
 /// Ends with 5 where something essential is missing.
 pub(super) fn run(node: &Node, json: bool) -> Outcome {
     let mut rows = kernel();
     rows.extend(disk(node)?);
-    rows.extend(cgroups(node));
+    rows.extend(cgroups(node)?);
     rows.extend(network(node));
     rows.extend(programs());
     let mut out = std::io::stdout().lock();
@@ -109,30 +110,33 @@ fn disk(node: &Node) -> Result<Vec<Row>, Failure> {
     Ok(vec![project, kept])
 }
 
-fn cgroups(node: &Node) -> Vec<Row> {
-    let support = vzrt::cgroup::Host::detect(Path::new("/")).and_then(|host| host.support(&node.global.cgroup));
-    match support {
-        Err(e) => vec![Row {
-            feature: "cgroups".into(),
-            available: false,
-            found: chain(&e),
-            needed_by: "every limit".into(),
-            without: "no container starts".into(),
-            essential: true,
-        }],
-        Ok(support) => support
-            .facts
-            .into_iter()
-            .map(|fact| Row {
-                feature: fact.feature,
-                available: fact.available.is_ok(),
-                found: fact.available.unwrap_or_else(|why| why),
-                needed_by: fact.needed_by.into(),
-                without: fact.without.into(),
-                essential: false,
-            })
-            .collect(),
-    }
+fn cgroups(node: &Node) -> Result<Vec<Row>, Failure> {
+    let found = vzrt::cgroup::Host::detect(Path::new("/"));
+    let support = found.and_then(|host| Ok((host.support(&node.global.cgroup)?, host)));
+    let (support, host) = match support {
+        Ok(support) => support,
+        Err(e) => {
+            return Ok(vec![Row {
+                feature: "cgroups".into(),
+                available: false,
+                found: chain(&e),
+                needed_by: "every limit".into(),
+                without: "no container starts".into(),
+                essential: true,
+            }]);
+        }
+    };
+    let row = |fact: vzrt::cgroup::Fact| Row {
+        feature: fact.feature,
+        available: fact.available.is_ok(),
+        found: fact.available.unwrap_or_else(|why| why),
+        needed_by: fact.needed_by.into(),
+        without: fact.without.into(),
+        essential: false,
+    };
+    let mut rows: Vec<Row> = support.facts.into_iter().map(row).collect();
+    rows.extend(io::rows(node, &host)?);
+    Ok(rows)
 }
 
 fn network(node: &Node) -> Vec<Row> {

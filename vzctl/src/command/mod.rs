@@ -8,6 +8,7 @@ mod convert;
 mod create;
 mod destroy;
 mod exec;
+mod io;
 mod mount;
 mod quota;
 mod runscript;

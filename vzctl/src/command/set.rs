@@ -32,6 +32,7 @@ pub(super) fn run(context: &Context) -> Outcome {
         return Err(Failure::new(Exit::InvalidSyntax, "No parameters to set").hint("`vzctl set --help` lists them."));
     }
     request.check_masks(&before.settings).map_err(|e| Failure::from_error(e.exit(), &e))?;
+    decide::refuse_absent(&request.changes)?;
     // What is in force and what is saved must not part: once begun, the change is finished.
     let _interrupt = context.interrupt()?;
     let host = context.cgroups()?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use vzrt::plan::Disk;
 use vzrt::{Condition, Interrupt, Plan, Step};
 
-use super::{Context, create, failed, interrupted, stop, system};
+use super::{Context, create, failed, interrupted, io, stop, system};
 use crate::config::values::CpuLimit;
 use crate::failure::Outcome;
 use crate::subject::Subject;
@@ -83,6 +83,10 @@ fn start(context: &Context, container: Subject, host: &vzrt::cgroup::Host) -> Ou
     if let (true, Disk::Image { fsck, .. }) = (flag(context, "skip-fsck"), &mut plan.vz.root.disk) {
         *fsck = false;
     }
+    for absent in decide::gone(&container.settings)? {
+        tracing::warn!("Warning: {absent}");
+    }
+    io::set_up(&context.node, &container, host)?;
     let host_net = decide::host_net(&context.node);
     let interrupt = context.interrupt()?;
     tracing::info!("Starting container...");

@@ -75,6 +75,8 @@ pub struct Global {
     pub ve_private: String,
     /// `VE0CPUUNITS`: the CPU weight of the host's own processes.
     pub host_cpuunits: u64,
+    /// `IO_SCHEDULER`: what becomes of the scheduler of the disks below private areas. Ours.
+    pub io_scheduler: vzrt::disks::Choice,
     /// `VE_STOP_MODE`.
     pub stop_mode: StopMode,
     /// `VE_PARALLEL`: how many containers are started at once at boot; unset means four for each CPU.
@@ -161,6 +163,7 @@ impl Global {
             ve_root: keys.per_container("VE_ROOT", "/vz/root/$VEID")?,
             ve_private: keys.per_container("VE_PRIVATE", "/vz/private/$VEID")?,
             host_cpuunits: keys.number("VE0CPUUNITS")?.unwrap_or(1000),
+            io_scheduler: keys.parsed("IO_SCHEDULER", io_scheduler)?.unwrap_or_default(),
             stop_mode: match keys.text("VE_STOP_MODE") {
                 None | Some("suspend") => StopMode::Suspend,
                 Some("stop") => StopMode::Stop,
@@ -202,7 +205,7 @@ const DEFAULT_PROJECT_IDS: &str = "2000000000:2099999999";
 const KNOWN: &str = "LOCKDIR DUMPDIR TEMPLATE VE_ROOT VE_PRIVATE VE0CPUUNITS VE_STOP_MODE VE_PARALLEL VZREBOOTDIR STOP_TIMEOUT LOGGING LOGFILE \
     LOG_LEVEL VERBOSE DISK_QUOTA VE_ROUTE_SRC_DEV NEIGHBOUR_DEVS SKIP_ARPDETECT ERROR_ON_ARPFAIL CONFIGFILE \
     DEF_OSTEMPLATE NAMESERVER SEARCHDOMAIN VE_LAYOUT LOCAL_UID LOCAL_GID IPV6 MODULES_DISABLED VZ_RUNDIR VZ_CGROUP \
-    UBC_ENFORCE VZ_IFPREFIX VZ_MASQUERADE VZ_PROJECT_IDS";
+    UBC_ENFORCE IO_SCHEDULER VZ_IFPREFIX VZ_MASQUERADE VZ_PROJECT_IDS";
 
 /// `LOCAL_UID` is here where the numbers of all containers begin, not the range of one; and no name is everybody's.
 fn defaults(document: &Document) -> Result<Settings, Bad> {
@@ -292,6 +295,17 @@ fn interface_prefix(value: &str) -> Result<String, BadValue> {
     match host.check() {
         Ok(()) => Ok(value.to_owned()),
         Err(_) => Err(BadValue::new(value, "up to five letters and digits, a letter first and no digit last")),
+    }
+}
+
+fn io_scheduler(value: &str) -> Result<vzrt::disks::Choice, BadValue> {
+    use vzrt::disks::Choice;
+    match value {
+        "keep" => Ok(Choice::Keep),
+        "auto" => Ok(Choice::Auto),
+        "bfq" => Ok(Choice::Bfq),
+        "iocost" => Ok(Choice::IoCost),
+        other => Err(BadValue::new(other, "keep, auto, bfq or iocost")),
     }
 }
 

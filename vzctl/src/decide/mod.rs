@@ -1,6 +1,7 @@
 //! From a configuration and what this host is to a plan. Nothing here changes anything: the plan is a value that `start --dry-run` prints.
 
 mod guarantee;
+mod masks;
 mod resources;
 mod root;
 mod spec;
@@ -14,8 +15,9 @@ use vzrt::plan::{Extras, GuestPlan, Hooks, IdRange};
 use vzrt::{Ctid, Plan};
 
 pub use guarantee::fits;
+pub use masks::{gone, refuse_absent};
 pub use resources::{
-    bounds, cpu_share, cpulimit_percent, only_rates, oom_score_adj, resources, shutdown_share, without_rates,
+    bounds, cpu_share, cpulimit_percent, disks, only_rates, oom_score_adj, resources, shutdown_share, without_rates,
 };
 pub use root::{
     image_file, image_of, is_bounded_by_image, is_bounded_by_project, is_ploop, is_preallocated, other_limits,

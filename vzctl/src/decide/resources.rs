@@ -9,13 +9,14 @@ use oci_spec::runtime::{
     LinuxThrottleDeviceBuilder,
 };
 use vzrt::cgroup::{self, DEFAULT_CPUUNITS, weights};
+use vzrt::disks::{Device, Disks};
 use vzrt::overdraft;
 use vzrt::plan::CpuShare;
 
-use super::guarantee;
+use super::{guarantee, masks};
 use crate::config::global::Global;
 use crate::config::settings::Settings;
-use crate::config::values::{CpuLimit, Mask};
+use crate::config::values::CpuLimit;
 use crate::{Exit, Failure};
 
 /// The cgroup limits that these settings ask for. `private` is on the disk whose I/O is limited.
@@ -31,10 +32,7 @@ pub fn resources(settings: &Settings, private: &Path) -> Result<LinuxResources, 
     let numproc = settings.bounds.get(Resource::Numproc).and_then(|b| b.limit().finite());
     let pids = LinuxPidsBuilder::default().limit(numproc.map_or(-1, saturate)).build().map_err(bad)?;
     builder = builder.pids(pids);
-    if let Some(io) = block_io(settings, private)? {
-        builder = builder.block_io(io);
-    }
-    builder.build().map_err(bad)
+    builder.block_io(block_io(settings, private)?).build().map_err(bad)
 }
 
 fn saturate(n: u64) -> i64 {
@@ -94,11 +92,12 @@ fn cpu(settings: &Settings) -> Result<LinuxCpu, Failure> {
     let cpus = u32::try_from(settings.cpus.unwrap_or(0)).unwrap_or(u32::MAX);
     let quota_us = weights::cpu_quota_usec(percent, cpus).map_or(-1, saturate);
     let mut builder = LinuxCpuBuilder::default().quota(quota_us).period(weights::CPU_PERIOD_USEC);
-    if let Some(mask @ Mask::Only(_)) = &settings.cpumask {
-        builder = builder.cpus(mask.to_string());
+    let (cpus, nodes) = masks::usable(settings)?;
+    if let Some(cpus) = cpus {
+        builder = builder.cpus(cpus);
     }
-    if let Some(mask @ Mask::Only(_)) = &settings.nodemask {
-        builder = builder.mems(mask.to_string());
+    if let Some(nodes) = nodes {
+        builder = builder.mems(nodes);
     }
     builder.build().map_err(|e| Failure::from_error(Exit::SetCpu, &e))
 }
@@ -193,19 +192,22 @@ fn unbounded(devices: &Option<Vec<LinuxThrottleDevice>>) -> Result<Option<Vec<Li
     devices.map_err(|e| Failure::from_error(Exit::SetIo, &e))
 }
 
-/// Weight by priority, and throttling on the disk that holds the private area. 0 takes a limit away, so it is written too.
-fn block_io(settings: &Settings, private: &Path) -> Result<Option<LinuxBlockIo>, Failure> {
-    if settings.ioprio.is_none() && settings.iolimit_bytes_s.is_none() && settings.iopslimit.is_none() {
-        return Ok(None);
-    }
+/// Weight by priority, and throttling on what the private area lies on. 0 takes a limit away, so it is written too.
+fn block_io(settings: &Settings, private: &Path) -> Result<LinuxBlockIo, Failure> {
     let bad = |e: oci_spec::OciSpecError| Failure::from_error(Exit::SetIo, &e);
-    let mut builder = LinuxBlockIoBuilder::default();
-    if let Some(weight) = settings.ioprio.and_then(|p| u8::try_from(p).ok()).and_then(weights::ioprio_to_weight) {
-        builder = builder.weight(weight);
+    let priority = settings.ioprio.and_then(|priority| u8::try_from(priority).ok());
+    let weight = priority.and_then(weights::ioprio_to_weight).unwrap_or(weights::ORDINARY_IO_WEIGHT);
+    let mut builder = LinuxBlockIoBuilder::default().weight(weight);
+    if settings.iolimit_bytes_s.is_none() && settings.iopslimit.is_none() {
+        return builder.build().map_err(bad);
     }
-    let limit = |rate: u64| -> Result<Vec<LinuxThrottleDevice>, Failure> {
-        let (major, minor) = disk_of(private)?;
-        Ok(vec![LinuxThrottleDeviceBuilder::default().major(major).minor(minor).rate(rate).build().map_err(bad)?])
+    let disks = disks(private)?.limited;
+    let limit = |rate: u64| {
+        let one = |disk: &Device| {
+            let (major, minor) = (i64::from(disk.major), i64::from(disk.minor));
+            LinuxThrottleDeviceBuilder::default().major(major).minor(minor).rate(rate).build().map_err(bad)
+        };
+        disks.iter().map(one).collect::<Result<Vec<_>, _>>()
     };
     if let Some(rate) = settings.iolimit_bytes_s {
         builder = builder.throttle_read_bps_device(limit(rate)?).throttle_write_bps_device(limit(rate)?);
@@ -213,28 +215,19 @@ fn block_io(settings: &Settings, private: &Path) -> Result<Option<LinuxBlockIo>,
     if let Some(rate) = settings.iopslimit {
         builder = builder.throttle_read_iops_device(limit(rate)?).throttle_write_iops_device(limit(rate)?);
     }
-    builder.build().map(Some).map_err(bad)
+    builder.build().map_err(bad)
 }
 
-/// The whole disk under a path: the kernel limits disks, not partitions.
-fn disk_of(path: &Path) -> Result<(i64, i64), Failure> {
-    use std::os::unix::fs::MetadataExt;
-    let there = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
-    let fail = |e: std::io::Error| {
-        Failure::because(Exit::SetIo, format!("Unable to find the disk of {}", there.display()), &e)
-    };
-    let dev = std::fs::metadata(there).map_err(fail)?.dev();
-    let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
-    let sys = format!("/sys/dev/block/{major}:{minor}");
-    if !Path::new(&sys).join("partition").exists() {
-        return Ok((major.into(), minor.into()));
-    }
-    let text = std::fs::read_to_string(format!("{sys}/../dev")).map_err(fail)?;
-    let mut numbers = text.trim().split(':').map(str::parse::<i64>);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
-        _ => Err(fail(std::io::Error::other(format!("{sys}/../dev says {text:?}")))),
-    }
+/// What a private area lies on.
+///
+/// # Errors
+/// It is on no disk, as on a tmpfs: there is nothing to limit or to weigh.
+pub fn disks(private: &Path) -> Result<Disks, Failure> {
+    Disks::below(private).map_err(|e| {
+        let what = format!("Unable to find the disk of {}", private.display());
+        Failure::because(Exit::SetIo, what, &e)
+            .hint("--iolimit and --iopslimit 0 is no limit; --ioprio means nothing there.")
+    })
 }
 
 /// What every container has, and what this one is granted.

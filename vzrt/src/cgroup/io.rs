@@ -1,12 +1,22 @@
 //! Block I/O: weights and throttles.
 //!
 //! On v1 throttles see reads and direct writes; writes through the page cache are done by the kernel later, in nobody's name. v2 sees all.
+//!
+//! The file of a weight is a scheduler's, and is there only once that is loaded. So the weight of a container is also an extended attribute of its
+//! cgroup: when the disks are given another scheduler, all that run are weighed for it.
+
+use std::path::PathBuf;
 
 use cgroups_rs::fs::blkio::BlkIoController;
 use oci_spec::runtime::{LinuxBlockIo, LinuxThrottleDevice};
 
 use super::limits::{Missing, written};
-use super::{Controller, CtCgroup, Error, Place, What, file};
+use super::share::{read_note, write_note};
+use super::weights::ORDINARY_IO_WEIGHT;
+use super::{Controller, CtCgroup, Error, Host, Place, What, file};
+
+/// On a container's cgroup2 directory: its weight on disks.
+const NOTE: &str = "trusted.vz.ioweight";
 
 /// The four throttles of OCI.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +42,13 @@ impl CtCgroup {
         if weights.is_empty() && !throttled {
             return Ok(());
         }
+        if let Some(weight) = io.weight() {
+            write_note(&self.unified, NOTE, &weight.to_string())?;
+        }
+        // Who has the ordinary weight has what all have where there are none: not worth a word.
+        if !throttled && weights == [(None, ORDINARY_IO_WEIGHT)] && self.place(Controller::Io).is_none() {
+            return Ok(());
+        }
         let what = if throttled { What::IoThrottle } else { What::IoWeight };
         let Some(place) = self.wanted(Controller::Io, what, missing) else { return Ok(()) };
         set_weights(&place, &weights, missing)?;
@@ -41,6 +58,39 @@ impl CtCgroup {
             }
         }
         Ok(())
+    }
+}
+
+impl Host {
+    /// Weighs all containers below `name` once more, for a scheduler that was not there before. Those that nobody has weighed are left as they are.
+    ///
+    /// # Errors
+    /// A cgroup can't be read or weighed. One that is removed meanwhile is none.
+    pub fn weigh_io(&self, name: &str) -> Result<(), Error> {
+        let Some(place) = self.top(Controller::Io) else { return Ok(()) };
+        for container in file::children(&self.unified.join(name))? {
+            let Some(weight) = read_note(&container, NOTE)?.and_then(|text| text.parse().ok()) else { continue };
+            let leaf = container.file_name().unwrap_or_default();
+            let place = Place { dir: place.dir.join(name).join(leaf), v2: place.v2 };
+            match set_weights(&place, &[(None, weight)], &mut Missing::default()) {
+                Err(e) if e.is_gone() => {}
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the I/O cost model is switched on for a disk; `None`: this kernel has none, or the controller is v1's.
+    pub(crate) fn io_cost_file(&self) -> Option<PathBuf> {
+        let top = self.top(Controller::Io).filter(|place| place.v2)?;
+        Some(top.dir.join("io.cost.qos")).filter(|path| path.exists())
+    }
+
+    /// Whether what a container writes through the page cache is written to the disk in its name: on cgroup v2, where memory and I/O are one tree
+    /// (`inode_cgwb_enabled` of include/linux/backing-dev.h).
+    #[must_use]
+    pub fn writes_back_in_its_name(&self) -> bool {
+        [Controller::Io, Controller::Memory].into_iter().all(|one| self.top(one).is_some_and(|place| place.v2))
     }
 }
 
@@ -65,7 +115,7 @@ fn set_weights(place: &Place, weights: &[Weight], missing: &mut Missing) -> Resu
         };
         let value = device.as_ref().map_or_else(|| weight.to_string(), |device| format!("{device} {weight}"));
         let there: Vec<_> = files.iter().map(|f| place.dir.join(f)).filter(|path| path.exists()).collect();
-        if there.is_empty() {
+        if there.is_empty() && *weight != ORDINARY_IO_WEIGHT {
             missing.no_file(What::IoWeight, place.dir.join(files[0]));
         }
         there.iter().try_for_each(|path| file::write(path, &value))?;

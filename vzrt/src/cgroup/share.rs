@@ -95,26 +95,27 @@ impl Note {
 
     /// What nobody has noted anything of, as the monitors, is weighed as a container that has nothing set.
     fn of(dir: &Path) -> Result<Self, Error> {
-        let note = read_note(dir)?;
+        let note = read_note(dir, NOTE)?;
         Ok(note.as_deref().and_then(Self::parse).unwrap_or(Self { units: DEFAULT_CPUUNITS, top: 0 }))
     }
 
     fn write(self, dir: &Path) -> Result<(), Error> {
-        write_note(dir, &format!("{} {}", self.units, self.top))
+        write_note(dir, NOTE, &format!("{} {}", self.units, self.top))
     }
 }
 
-fn read_note(dir: &Path) -> Result<Option<String>, Error> {
+/// What is noted on a cgroup2 directory, as an extended attribute, which goes with it.
+pub(super) fn read_note(dir: &Path, name: &str) -> Result<Option<String>, Error> {
     let mut value = [0u8; 64];
-    match getxattr(dir, NOTE, &mut value[..]) {
+    match getxattr(dir, name, &mut value[..]) {
         Ok(length) => Ok(value.get(..length).and_then(|text| std::str::from_utf8(text).ok()).map(str::to_owned)),
         Err(Errno::NODATA | Errno::NOENT) => Ok(None),
         Err(e) => Err(Error::call("getxattr", dir)(e)),
     }
 }
 
-fn write_note(dir: &Path, text: &str) -> Result<(), Error> {
-    setxattr(dir, NOTE, text.as_bytes(), XattrFlags::empty()).map_err(Error::call("setxattr", dir))
+pub(super) fn write_note(dir: &Path, name: &str, text: &str) -> Result<(), Error> {
+    setxattr(dir, name, text.as_bytes(), XattrFlags::empty()).map_err(Error::call("setxattr", dir))
 }
 
 impl CtCgroup {
@@ -125,7 +126,7 @@ impl CtCgroup {
     /// The cgroup does not exist, or the kernel refuses. That the host has no CPU weights is no error.
     pub fn weigh(&self, share: CpuShare) -> Result<Option<Unsupported>, Error> {
         Note { units: share.units, top: 0 }.write(&self.unified)?;
-        write_note(&self.host.unified.join(&self.parent), &share.host_units.to_string())?;
+        write_note(&self.host.unified.join(&self.parent), NOTE, &share.host_units.to_string())?;
         self.host.share_cpu(&self.parent)
     }
 
@@ -135,7 +136,7 @@ impl CtCgroup {
     /// When the cgroup does not exist.
     pub fn cpuunits(&self) -> Result<Option<u64>, Error> {
         std::fs::symlink_metadata(&self.unified).map_err(Error::call("lstat", &self.unified))?;
-        Ok(read_note(&self.unified)?.as_deref().and_then(Note::parse).map(|note| note.units))
+        Ok(read_note(&self.unified, NOTE)?.as_deref().and_then(Note::parse).map(|note| note.units))
     }
 }
 
@@ -164,7 +165,7 @@ impl Host {
             gone_is_fine(file::write(&file, &weights.weight(note.units, top).to_string()))?;
             gone_is_fine(Note { top, ..*note }.write(&noted.join(leaf)))?;
         }
-        let host_units = read_note(&noted)?.and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_CPUUNITS);
+        let host_units = read_note(&noted, NOTE)?.and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_CPUUNITS);
         let all = weights.of_all(of_containers().fold(0, u64::saturating_add), host_units, processors()?);
         if file::read_number(&own)? != all {
             file::write(&own, &all.to_string())?;

@@ -1,10 +1,9 @@
 //! What this host's cgroups can do: rows for `vzctl check`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use super::{Controller, CtCgroup, Delegation, Error, Host, default_rules, devices, file, sys};
+use super::{Controller, CtCgroup, Delegation, Error, Host, default_rules, devices, sys};
 
 /// One ability of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +61,6 @@ fn facts(probe: &CtCgroup) -> Vec<Fact> {
         bpf(),
         "only the user namespace keeps devices away",
     ));
-    facts.push(fact("I/O weights", "--ioprio", io_weights(probe), "all containers weigh the same"));
     facts
 }
 
@@ -130,27 +128,4 @@ fn bpf() -> Result<String, String> {
         .and_then(|program| sys::load(&program))
         .map(|_| "yes".to_owned())
         .map_err(why)
-}
-
-/// A weight needs a scheduler that heeds it on the disk in question: bfq, or on v2 the I/O cost model switched on for it.
-fn io_weights(probe: &CtCgroup) -> Result<String, String> {
-    let place = probe.place(Controller::Io).ok_or("there is no I/O controller")?;
-    let bfq = place.dir.join(if place.v2 { "io.bfq.weight" } else { "blkio.bfq.weight" });
-    let mut by: Vec<String> =
-        if bfq.exists() { disks_on_bfq().iter().map(|d| format!("{d} (bfq)")).collect() } else { Vec::new() };
-    if let Ok(qos) = file::read(&probe.host.unified.join("io.cost.qos")) {
-        let on = qos.lines().filter(|l| l.contains("enable=1")).filter_map(|l| l.split_whitespace().next());
-        by.extend(on.map(|device| format!("{device} (io.cost)")));
-    }
-    match (by.is_empty(), bfq.exists()) {
-        (false, _) => Ok(by.join(", ")),
-        (true, true) => Err("no disk uses the bfq scheduler or io.cost".to_owned()),
-        (true, false) => Err(format!("there is no {} (bfq is not loaded), and no disk uses io.cost", name(&bfq))),
-    }
-}
-
-fn disks_on_bfq() -> Vec<String> {
-    let disks = fs::read_dir("/sys/block").into_iter().flatten().filter_map(Result::ok).map(|d| d.path());
-    let bfq = |disk: &PathBuf| fs::read_to_string(disk.join("queue/scheduler")).is_ok_and(|s| s.contains("[bfq]"));
-    disks.filter(bfq).map(|disk| name(&disk)).collect()
 }

@@ -18,6 +18,9 @@ pub fn cpu_quota_usec(cpulimit_percent: u32, cpus: u32) -> Option<u64> {
     Some((CPU_PERIOD_USEC * percent / 100).max(CPU_QUOTA_MIN_USEC))
 }
 
+/// The weight on disks of a container that has no `ioprio` set: that of 4, libvzctl's default.
+pub const ORDINARY_IO_WEIGHT: u16 = 500;
+
 /// `ioprio` (0..=7, default 4) as a weight of block I/O, the table of libvzctl. `None` when out of range.
 #[must_use]
 pub fn ioprio_to_weight(ioprio: u8) -> Option<u16> {
@@ -52,5 +55,6 @@ mod tests {
         let weights: Vec<_> = (0..8).map(|p| ioprio_to_weight(p).unwrap()).collect();
         assert_eq!(weights, [320, 365, 410, 460, 500, 550, 600, 640]);
         assert_eq!(ioprio_to_weight(8), None);
+        assert_eq!(ioprio_to_weight(4), Some(ORDINARY_IO_WEIGHT));
     }
 }

@@ -4,9 +4,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use tests::node::Node;
+use vzrt::cgroup::{Competitor, entitled};
 
 use crate::competing::{Arena, Containers, Load, Plain, used};
-use crate::entitled::{Competitor, entitled, jain, worst};
+use crate::entitled::{jain, worst};
 use crate::lxc::Lxc;
 use crate::{Arguments, Outcome, plot, processors, spread};
 

@@ -77,6 +77,9 @@ impl Live<'_> {
             .cgroup()
             .apply(&wanted)
             .map_err(|e| Failure::because(Exit::SetBeancounters, "Unable to set the limits of the container", &e))?;
+        if wanted.block_io() != before.block_io() {
+            super::super::io::set_up(&self.context.node, self.after, self.host)?;
+        }
         for unsupported in missing {
             tracing::warn!("Warning: {unsupported}");
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use vzrt::Ctid;
+use vzrt::cgroup::{Competitor, entitled};
 
 use super::sample::{Look, Machine, Sample};
 
@@ -14,7 +15,7 @@ pub(super) struct Row {
     pub(super) now: Sample,
     /// CPU time used, percent of one CPU.
     pub(super) cpu_percent: f64,
-    /// What its weight gives it when everybody is busy, and its limit lets it have: percent of one CPU.
+    /// What it could have had, by its weight and its limit, beside what the others did: percent of one CPU.
     pub(super) entitled_percent: Option<f64>,
     /// For how long its limit kept CPUs from it, percent of one CPU.
     pub(super) throttled_percent: Option<f64>,
@@ -40,25 +41,27 @@ impl Round {
     /// What came of it between two looks. One that was not there at the first, or is another life of the same number, did nothing that was seen.
     pub(super) fn between(before: &Look, after: Look) -> Self {
         let interval = after.at.saturating_duration_since(before.at);
-        let Look { machine, all_units, containers, .. } = after;
+        let entitled = entitlements(before, &after, interval);
+        let Look { machine, containers, .. } = after;
         let row = |(ctid, now): (Ctid, Sample)| {
             let then = before.containers.get(&ctid).filter(|then| then.life == now.life).unwrap_or(&now).clone();
-            row(ctid, &then, now, interval, machine.cpus, all_units)
+            row(ctid, &then, now, interval)
         };
-        let rows = containers.into_iter().map(row).collect();
+        let rows = containers.into_iter().map(row);
+        let rows = rows.zip(entitled).map(|(row, entitled_percent)| Row { entitled_percent, ..row }).collect();
         let cpu_percent = percent(before.machine.busy, machine.busy, interval);
         Self { interval, machine, cpu_percent, rows }
     }
 }
 
-fn row(ctid: Ctid, then: &Sample, now: Sample, interval: Duration, cpus: usize, all_units: u64) -> Row {
+fn row(ctid: Ctid, then: &Sample, now: Sample, interval: Duration) -> Row {
     let (a, b) = (&then.activity, &now.activity);
     let io = a.io.zip(b.io);
     let net = then.network.zip(now.network);
     Row {
         ctid,
         cpu_percent: percent(a.cpu, b.cpu, interval),
-        entitled_percent: b.cpuunits.map(|units| entitled(units, all_units, cpus, b.cpu_limit_milli)),
+        entitled_percent: None,
         throttled_percent: a.throttled.zip(b.throttled).map(|(a, b)| percent(a, b, interval)),
         read_bytes_per_s: io.map(|(a, b)| per_s(a.read_bytes, b.read_bytes, interval)),
         written_bytes_per_s: io.map(|(a, b)| per_s(a.written_bytes, b.written_bytes, interval)),
@@ -84,11 +87,41 @@ fn over(amount: f64, interval: Duration) -> f64 {
     if interval.is_zero() { 0.0 } else { amount / interval.as_secs_f64() }
 }
 
-/// The part of the host's CPUs that a weight is of all weights, not more than the limit. What others leave unused comes on top of it.
+/// Who uses at least so much of what is its own is busy: it would take what others leave.
+const BUSY: f64 = 0.9;
+
+/// What each could have had, in percent of one CPU: its part by weight, not more than its limit, and what those leave who are idle or at their limits.
+/// The host, and containers that are not shown, count as busy: nothing is promised that they may want. `None`: nobody has weighed it.
 #[expect(clippy::cast_precision_loss, reason = "weights and CPUs are small")]
-fn entitled(units: u64, all_units: u64, cpus: usize, limit_milli: Option<u64>) -> f64 {
-    let share = 100.0 * cpus as f64 * units as f64 / all_units.max(1) as f64;
-    limit_milli.map_or(share, |milli| share.min(milli as f64 / 10.0))
+fn entitlements(before: &Look, after: &Look, interval: Duration) -> Vec<Option<f64>> {
+    let cpus = after.machine.cpus as f64;
+    let mut shown = 0u64;
+    let mut capped = Vec::new();
+    for sample in after.containers.values() {
+        let units = sample.activity.cpuunits.unwrap_or(0);
+        shown = shown.saturating_add(units);
+        let most = sample.activity.cpu_limit_milli.map_or(cpus, |milli| (milli as f64 / 1000.0).min(cpus));
+        capped.push(Competitor { weight: units as f64, most });
+    }
+    capped.push(Competitor { weight: after.all_units.saturating_sub(shown) as f64, most: cpus });
+    let own = entitled(&capped, cpus);
+    let used = after.containers.iter().map(|(ctid, now)| {
+        let then = before.containers.get(ctid).filter(|then| then.life == now.life).unwrap_or(now);
+        percent(then.activity.cpu, now.activity.cpu, interval) / 100.0
+    });
+    let as_used: Vec<Competitor> = capped
+        .iter()
+        .zip(used.chain([cpus]))
+        .zip(&own)
+        .map(|((one, used), own)| if used >= BUSY * own { *one } else { Competitor { most: used, ..*one } })
+        .collect();
+    let together = entitled(&as_used, cpus);
+    let percent_of = |(at, sample): (usize, &Sample)| {
+        sample.activity.cpuunits?;
+        // Who is busy has it; who is not could have at least this much at once.
+        Some(100.0 * if as_used[at].most < capped[at].most { own[at] } else { together[at] })
+    };
+    after.containers.values().enumerate().map(percent_of).collect()
 }
 
 #[cfg(test)]
@@ -185,11 +218,27 @@ pub(super) mod tests {
         assert_eq!(row.network_in_bytes_per_s, None);
     }
 
+    /// What two containers of 1000 units, beside a host of 1000, are entitled to, each having used so many seconds in two.
+    fn of_two(used_ms: [u64; 2], limit_milli: Option<u64>) -> [f64; 2] {
+        let at = |index: usize, used: bool| {
+            let mut one = sample(if used { used_ms[index] } else { 0 });
+            one.activity.cpu_limit_milli = limit_milli.filter(|_| index == 0);
+            (101 + u32::try_from(index).unwrap(), one)
+        };
+        let begun = Instant::now();
+        let mut after = look(begun + Duration::from_secs(2), &[at(0, true), at(1, true)]);
+        after.all_units = 3000;
+        let round = Round::between(&look(begun, &[at(0, false), at(1, false)]), after);
+        [0, 1].map(|index| round.rows[index].entitled_percent.unwrap().round())
+    }
+
     #[test]
-    fn a_weight_is_a_part_of_all_cpus_and_a_limit_caps_it() {
-        assert_eq!(entitled(1000, 4000, 2, None), 50.0);
-        assert_eq!(entitled(1000, 4000, 2, Some(300)), 30.0);
-        assert_eq!(entitled(1000, 4000, 2, Some(1500)), 50.0);
-        assert_eq!(entitled(0, 0, 2, None), 0.0);
+    fn a_weight_is_a_part_of_all_cpus_and_what_the_capped_and_the_idle_leave_is_the_others() {
+        let cpus: f64 = 4.0;
+        let third = (100.0 * cpus / 3.0).round();
+        assert_eq!(of_two([4000, 4000], None), [third; 2], "all are busy, the host counts as busy");
+        let capped = of_two([600, 4000], Some(300));
+        assert_eq!(capped, [30.0, ((100.0 * cpus - 30.0) / 2.0).round()], "a cap is a part that others have");
+        assert_eq!(of_two([0, 4000], None), [third, (50.0 * cpus).round()], "the idle keep their claim");
     }
 }
