@@ -1,4 +1,4 @@
-//! OS templates: recipes, caches, and the trees that containers share.
+//! OS templates: recipes, caches, and the trees that containers share; and application templates over them ([`app`]).
 //!
 //! A [`Recipe`] becomes an [`Archive`] in the cache ([`Store::create_cache`]); an archive, ours or one made by OpenVZ,
 //! becomes a [`Tree`] ([`Store::tree`]), unpacked once and the lower layer of every container created from it.
@@ -14,6 +14,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod app;
 mod busybox;
 mod cache;
 mod debian;
