@@ -8,7 +8,7 @@
 //! let store = templates::Store::open("/vz/template");
 //! let archive = store.find(&"debian-12-x86_64".parse()?)?;
 //! let tree = store.tree(&archive, &mut templates::Bar::new("debian-12-x86_64"))?;
-//! println!("lowerdir={}", tree.path.display());
+//! println!("lowerdir={}", tree.layers[0].display());
 //! # Ok(()) }
 //! ```
 
@@ -18,6 +18,7 @@ pub mod app;
 mod busybox;
 mod cache;
 mod debian;
+mod layers;
 mod name;
 pub mod progress;
 pub mod recipe;
