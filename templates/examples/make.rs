@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "{} ({} bytes) -> {} in {:?}",
             archive.path.display(),
             archive.size(),
-            tree.path.display(),
+            tree.layers[0].display(),
             begun.elapsed()
         );
         let begun = Instant::now();

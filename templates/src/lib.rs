@@ -1,4 +1,4 @@
-//! OS templates: recipes, caches, and the trees that containers share.
+//! OS templates: recipes, caches, and the trees that containers share; and application templates over them ([`app`]).
 //!
 //! A [`Recipe`] becomes an [`Archive`] in the cache ([`Store::create_cache`]); an archive, ours or one made by OpenVZ,
 //! becomes a [`Tree`] ([`Store::tree`]), unpacked once and the lower layer of every container created from it.
@@ -8,15 +8,17 @@
 //! let store = templates::Store::open("/vz/template");
 //! let archive = store.find(&"debian-12-x86_64".parse()?)?;
 //! let tree = store.tree(&archive, &mut templates::Bar::new("debian-12-x86_64"))?;
-//! println!("lowerdir={}", tree.path.display());
+//! println!("lowerdir={}", tree.layers[0].display());
 //! # Ok(()) }
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod app;
 mod busybox;
 mod cache;
 mod debian;
+mod layers;
 mod name;
 pub mod progress;
 pub mod recipe;

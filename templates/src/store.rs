@@ -5,6 +5,7 @@
 //! cache/.trees/                           0700: users of the host cannot run the setuid files below
 //! cache/.trees/debian-12-x86_64@91f0…/    a tree: 0755, never changed once it has this name
 //! cache/.trees/debian-12-x86_64@91f0….8192.img   the same tree as an image, of which containers get copies
+//! cache/.trees/debian-12-x86_64@91f0….layers   what lies below it, if it was made from an image of several layers
 //! cache/.trees/debian-12-x86_64.stamp     which archive (size, time, inode) gave which tree
 //! cache/.trees/debian-12-x86_64.lock      held by who unpacks, builds or removes this template
 //! ```
@@ -49,6 +50,22 @@ pub enum StoreError {
         id: String,
         /// Where it was looked for.
         trees: PathBuf,
+    },
+    /// A layer of a container's, or of a tree, is gone.
+    #[error("no layer {id} in {}", layers.display())]
+    NoLayer {
+        /// The layer.
+        id: String,
+        /// Where it was looked for.
+        layers: PathBuf,
+    },
+    /// What lies below a tree can't be told.
+    #[error("{} is damaged: {reason}", path.display())]
+    Record {
+        /// The file that says it.
+        path: PathBuf,
+        /// In the words of its reader.
+        reason: String,
     },
     /// The archive is a link, a directory or a device.
     #[error("{} is not a regular file", path.display())]
@@ -123,8 +140,8 @@ impl Archive {
 /// An unpacked template: the lower layer of containers. Never written to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tree {
-    /// Of its root directory.
-    pub path: PathBuf,
+    /// Root directories, the uppermost first, each in overlay's format. One, unless it was made from an image of several layers.
+    pub layers: Vec<PathBuf>,
     /// `<name>@<digits of the archive's SHA-256>`; stays valid for [`Store::tree_by_id`] as long as the tree exists.
     pub id: String,
     /// What the archive held, if this call unpacked it.
@@ -187,7 +204,7 @@ impl Store {
         self.root.join("recipes")
     }
 
-    fn trees_dir(&self) -> PathBuf {
+    pub(crate) fn trees_dir(&self) -> PathBuf {
         self.root.join("cache/.trees")
     }
 
@@ -249,7 +266,9 @@ impl Store {
         split_id(id).ok_or_else(missing)?;
         let path = trees.join(id);
         match fs::symlink_metadata(&path) {
-            Ok(m) if m.is_dir() => Ok(Tree { path, id: id.to_owned(), unpacked: None }),
+            Ok(m) if m.is_dir() => {
+                Ok(Tree { layers: self.with_layers_below(id, path)?, id: id.to_owned(), unpacked: None })
+            }
             Ok(_) => Err(missing()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Err(missing()),
             Err(e) => Err(e.into()),
@@ -348,7 +367,7 @@ impl Store {
             fs::rename(new, &path)?;
             sync_dir(&self.trees_dir())?;
         }
-        Ok((Tree { path, id, unpacked: None }, unpacked.counts))
+        Ok((Tree { layers: vec![path], id, unpacked: None }, unpacked.counts))
     }
 
     fn write_stamp(&self, name: &TemplateName, stamp: &Stamp) -> Result<(), StoreError> {
@@ -479,7 +498,7 @@ pub(crate) struct Lock {
 }
 
 /// The template of a well-formed tree id.
-fn split_id(id: &str) -> Option<TemplateName> {
+pub(crate) fn split_id(id: &str) -> Option<TemplateName> {
     let (name, digits) = id.split_once('@')?;
     let well_formed = digits.len() == ID_DIGITS && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if !well_formed || name.starts_with('.') {

@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Ctid;
 use crate::cgroup::DEFAULT_CPUUNITS;
@@ -165,10 +165,24 @@ pub struct RootPlan {
 pub enum Layers {
     /// The private area is the whole tree, as on every OpenVZ host with `VE_LAYOUT=simfs`.
     Whole,
-    /// An overlay: this tree below, shared with other containers and never written; the private area on top.
-    OverTree(PathBuf),
+    /// An overlay: these trees below, the uppermost first, shared with other containers and never written; the private area on top.
+    /// At most [`crate::rootfs::MAX_LAYERS`]. A plan written when there was only one has it without brackets.
+    OverTree(#[serde(deserialize_with = "one_or_several")] Vec<PathBuf>),
     /// The root is a directory of the image that is the private area ([`quota::image::ROOT`]): `VE_LAYOUT=ploop`.
     InImage,
+}
+
+fn one_or_several<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<PathBuf>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Paths {
+        One(PathBuf),
+        Several(Vec<PathBuf>),
+    }
+    Ok(match Paths::deserialize(input)? {
+        Paths::One(path) => vec![path],
+        Paths::Several(paths) => paths,
+    })
 }
 
 /// What bounds a private area.
@@ -271,6 +285,14 @@ mod tests {
         assert_eq!(read, compiled);
         assert_eq!(read.seccomp().unwrap(), decided.seccomp().unwrap(), "compiled at need it is the same");
         assert!(!read.seccomp().unwrap().unwrap().instructions.is_empty());
+    }
+
+    #[test]
+    fn a_plan_with_one_tree_reads_as_it_was_written_before_there_were_several() {
+        let old: Layers = serde_json::from_str(r#"{"over-tree":"/t/a@1"}"#).unwrap();
+        assert_eq!(old, Layers::OverTree(vec!["/t/a@1".into()]));
+        let new = Layers::OverTree(vec!["/t/b".into(), "/t/a".into()]);
+        assert_eq!(serde_json::from_str::<Layers>(&serde_json::to_string(&new).unwrap()).unwrap(), new);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use caps::{CapSet, Capability};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
@@ -22,6 +22,10 @@ use crate::idmap;
 use crate::plan::{Disk, IdRange, Layers, RootPlan};
 use crate::sys;
 
+/// How many trees may lie below a private area. Their descriptors, joined by colons, are one value of fsconfig(2), which ends at 255 bytes;
+/// descriptors of three digits fit.
+pub const MAX_LAYERS: usize = 60;
+
 /// Why a root was not mounted or unmounted.
 #[derive(Debug, thiserror::Error)]
 pub enum RootError {
@@ -34,6 +38,12 @@ pub enum RootError {
     /// The shared tree the private area sits on is not there.
     #[error("The template tree {0} is not there")]
     NoTree(String),
+    /// More of them than an overlay is given here.
+    #[error("The root has {count} layers, and at most {MAX_LAYERS} can be mounted over each other")]
+    TooManyLayers {
+        /// How many.
+        count: usize,
+    },
     /// `VE_ROOT` can't be made.
     #[error("Unable to create the mount point {0}")]
     MountPoint(String, #[source] Failed),
@@ -117,9 +127,9 @@ pub fn mount(plan: &RootPlan) -> Result<(), RootError> {
             shifted(&area, shift.as_fd(), 0, &plan.private)?;
             area
         }
-        Layers::OverTree(tree) => {
+        Layers::OverTree(trees) => {
             shifted(&area, shift.as_fd(), 0, &plan.private)?;
-            overlay(plan, tree, &area, shift.as_fd())?
+            overlay(plan, trees, &area, shift.as_fd())?
         }
         Layers::InImage => {
             let root = root_in_image(plan, &area)?;
@@ -141,24 +151,51 @@ pub fn merged(plan: &RootPlan) -> Result<OwnedFd, RootError> {
     let root = match &plan.layers {
         Layers::Whole => area,
         Layers::InImage => root_in_image(plan, &area)?,
-        Layers::OverTree(tree) => {
-            let lower = template(tree)?;
-            match rustix::fs::statat(&area, quota::image::ROOT, AtFlags::SYMLINK_NOFOLLOW) {
-                Err(rustix::io::Errno::NOENT) => lower,
-                // Both below and nothing on top: an overlay that can't write.
-                _ => attached(&[(&lower, tree), (&area, &plan.private)], || {
-                    let (area, lower) = (area.as_raw_fd(), lower.as_raw_fd());
-                    let layers = format!("/proc/self/fd/{area}/{}:/proc/self/fd/{lower}", quota::image::ROOT);
-                    new_overlay(&[("lowerdir", &layers), ("redirect_dir", "follow")], &[])
-                })
-                .doing("mounting the overlay")?,
-            }
-        }
+        Layers::OverTree(trees) => match rustix::fs::statat(&area, quota::image::ROOT, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(rustix::io::Errno::NOENT) => below(trees, None)?,
+            _ => below(trees, Some((&area, &plan.private)))?,
+        },
     };
-    sys::mount_set_flags(root.as_fd(), libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NODEV)
-        .call(|| format!("mount_setattr({}, MOUNT_ATTR_RDONLY)", plan.private.display()))
-        .doing("mounting the root to read it")?;
+    readable(&root, &plan.private)?;
     Ok(root)
+}
+
+/// What several trees over each other hold (the uppermost first), for reading: detached, with the ids on disk.
+///
+/// # Errors
+/// A tree is not there, there are too many, or a call failed.
+pub fn stacked(trees: &[PathBuf]) -> Result<OwnedFd, RootError> {
+    let root = below(trees, None)?;
+    readable(&root, trees.first().map_or(Path::new(""), PathBuf::as_path))?;
+    Ok(root)
+}
+
+fn readable(root: &OwnedFd, what: &Path) -> Result<(), RootError> {
+    sys::mount_set_flags(root.as_fd(), libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NODEV)
+        .call(|| format!("mount_setattr({}, MOUNT_ATTR_RDONLY)", what.display()))
+        .doing("mounting the root to read it")
+}
+
+/// Trees over each other, and what a private area has over them. All of them below and nothing on top: an overlay that can't write.
+fn below(trees: &[PathBuf], area: Option<(&OwnedFd, &Path)>) -> Result<OwnedFd, RootError> {
+    let mut lowers = templates(trees)?;
+    if area.is_none() && lowers.len() == 1 {
+        return Ok(lowers.remove(0));
+    }
+    let mut layers: Vec<_> = lowers.iter().zip(trees).map(|(fd, tree)| (fd, tree.as_path())).collect();
+    layers.extend(area);
+    attached(&layers, || {
+        let upper = area.map(|(area, _)| format!("{}/{}", area.as_raw_fd(), quota::image::ROOT));
+        let lowerdir = joined(upper, &lowers);
+        new_overlay(&[("lowerdir", &lowerdir), ("redirect_dir", "follow")], &[])
+    })
+    .doing("mounting the overlay")
+}
+
+/// A value for `lowerdir`: paths below [`DESCRIPTORS`].
+fn joined(first: Option<String>, lowers: &[OwnedFd]) -> String {
+    let numbers = lowers.iter().map(|fd| fd.as_raw_fd().to_string());
+    first.into_iter().chain(numbers).collect::<Vec<_>>().join(":")
 }
 
 /// Unmounts `VE_ROOT`. What is not mounted is not an error.
@@ -317,23 +354,26 @@ fn shifted(mount: &OwnedFd, shift: BorrowedFd, extra: u64, what: &Path) -> Resul
         .doing("shifting ids")
 }
 
-/// The overlay of the private area over the shared tree, detached.
-fn overlay(plan: &RootPlan, tree: &Path, area: &OwnedFd, shift: BorrowedFd) -> Result<OwnedFd, RootError> {
-    let lower = template(tree)?;
-    shifted(&lower, shift, libc::MOUNT_ATTR_RDONLY, tree)?;
+/// The overlay of the private area over the shared trees, detached.
+fn overlay(plan: &RootPlan, trees: &[PathBuf], area: &OwnedFd, shift: BorrowedFd) -> Result<OwnedFd, RootError> {
+    let lowers = templates(trees)?;
+    for (lower, tree) in lowers.iter().zip(trees) {
+        shifted(lower, shift, libc::MOUNT_ATTR_RDONLY, tree)?;
+    }
     // Overlay works with the credentials of whoever mounts it. Its work directory must be made with ids the layers can express, so the
     // mounter's file ids are those of the container's root; and CAP_SYS_RESOURCE must not be among its capabilities, or the kernel would
     // let every write of the container pass the project quota and the blocks reserved for root.
     let _mounter = FileIds::of(plan.ids).doing("becoming the owner of the layers")?;
     make_layer_dir(area, "fs")?;
     make_layer_dir(area, "work")?;
-    let (lower_fd, area_fd) = (lower.as_raw_fd(), area.as_raw_fd());
-    let area_path = format!("/proc/self/fd/{area_fd}");
-    attached(&[(&lower, tree), (area, &plan.private)], || {
+    let area_fd = area.as_raw_fd();
+    let mut attach: Vec<_> = lowers.iter().zip(trees).map(|(fd, tree)| (fd, tree.as_path())).collect();
+    attach.push((area, &plan.private));
+    attached(&attach, || {
         let layers = [
-            ("lowerdir", format!("/proc/self/fd/{lower_fd}")),
-            ("upperdir", format!("{area_path}/fs")),
-            ("workdir", format!("{area_path}/work")),
+            ("lowerdir", joined(None, &lowers)),
+            ("upperdir", format!("{area_fd}/fs")),
+            ("workdir", format!("{area_fd}/work")),
             // Renaming a directory that came from the template works as on any file system, and does not copy it.
             ("redirect_dir", "on".to_owned()),
             // Inode numbers stay the same over a copy-up, for programs that keep them (tar, backup, find -xdev).
@@ -344,7 +384,14 @@ fn overlay(plan: &RootPlan, tree: &Path, area: &OwnedFd, shift: BorrowedFd) -> R
     .doing("mounting the overlay")
 }
 
-/// The shared tree, detached.
+/// The shared trees, each detached.
+fn templates(trees: &[PathBuf]) -> Result<Vec<OwnedFd>, RootError> {
+    if trees.len() > MAX_LAYERS {
+        return Err(RootError::TooManyLayers { count: trees.len() });
+    }
+    trees.iter().map(|tree| template(tree)).collect()
+}
+
 fn template(tree: &Path) -> Result<OwnedFd, RootError> {
     match open_tree(CWD, tree, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC) {
         Err(rustix::io::Errno::NOENT) => Err(RootError::NoTree(tree.display().to_string())),
@@ -352,8 +399,32 @@ fn template(tree: &Path) -> Result<OwnedFd, RootError> {
     }
 }
 
-/// An overlay, detached.
+/// Where the paths of layers begin: a value of fsconfig(2) has 255 bytes, and `/proc/self/fd/` before each would be fourteen of them.
+const DESCRIPTORS: &str = "/proc/self/fd";
+
+/// The working directory of the process until it is dropped.
+struct WorkingIn(OwnedFd);
+
+impl WorkingIn {
+    fn at(path: &str) -> Result<Self, Failed> {
+        let before = hold_dir(CWD, ".")?;
+        rustix::process::chdir(path).call(|| format!("chdir({path})"))?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for WorkingIn {
+    fn drop(&mut self) {
+        if let Err(e) = rustix::process::fchdir(&self.0).call(|| "fchdir(the directory before)") {
+            tracing::warn!("{}", e.one_line());
+        }
+    }
+}
+
+/// An overlay, detached. Paths of layers begin at [`DESCRIPTORS`].
 fn new_overlay(parameters: &[(&str, &str)], options: &[String]) -> Result<OwnedFd, Failed> {
+    // Read when they are set since Linux 6.5, before that when the file system is created.
+    let _here = WorkingIn::at(DESCRIPTORS)?;
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).call(|| "fsopen(overlay)")?;
     for (key, value) in [("source", "vz")].iter().chain(parameters) {
         fsconfig_set_string(fs.as_fd(), *key, *value).call(|| format!("fsconfig({key}={value})"))?;

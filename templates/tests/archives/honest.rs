@@ -88,8 +88,8 @@ fn xattrs() {
     let keys = [("SCHILY.xattr.user.note", b"a\nb=\0c".as_slice()), ("SCHILY.xattr.security.selinux", b"x")];
     let tree = place.try_archive(&tar(&[pax(&keys), file("f", b""), pax(&keys), dir("d")])).unwrap();
     for name in ["f", "d"] {
-        assert_eq!(xattr(&tree.path.join(name), "user.note").as_deref(), Some(b"a\nb=\0c".as_slice()), "{name}");
-        assert_ne!(xattr(&tree.path.join(name), "security.selinux").as_deref(), Some(b"x".as_slice()), "{name}");
+        assert_eq!(xattr(&tree.layers[0].join(name), "user.note").as_deref(), Some(b"a\nb=\0c".as_slice()), "{name}");
+        assert_ne!(xattr(&tree.layers[0].join(name), "security.selinux").as_deref(), Some(b"x".as_slice()), "{name}");
     }
     assert_eq!(tree.unpacked.unwrap().xattrs_skipped, 2);
 }
@@ -195,7 +195,7 @@ fn tar_program() {
         tar.args(["-c", "-S", "--numeric-owner"]).arg(format!("--format={format}"));
         let output = tar.arg("-C").arg(&source).arg(".").output().unwrap();
         assert!(output.status.success(), "{output:?}");
-        let tree = place.try_archive(&output.stdout).unwrap_or_else(|e| panic!("{format}: {e:?}")).path;
+        let tree = place.try_archive(&output.stdout).unwrap_or_else(|e| panic!("{format}: {e:?}")).layers.remove(0);
         let diff = Command::new("diff").args(["-r", "--no-dereference"]).arg(&source).arg(&tree).output().unwrap();
         assert!(diff.status.success(), "{format}: {diff:?}");
         let inode = |name: &str| std::fs::metadata(tree.join(name)).unwrap().ino();

@@ -170,14 +170,14 @@ fn devices() {
     ];
     let tree = place.try_archive(&tar(&members)).unwrap();
     assert_eq!(tree.unpacked.unwrap().devices_skipped, 4);
-    assert_eq!(std::fs::read_dir(tree.path.join("dev")).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(tree.layers[0].join("dev")).unwrap().count(), 0);
 }
 
 fn whiteout() {
     let place = Place::new();
     // Device 0:0 in a lower layer hides the name below it; over a file of the same archive it removes the file.
     let tree = place.try_archive(&tar(&[file("f", b"x"), character_device("f"), character_device(".wh.g")])).unwrap();
-    assert_eq!(std::fs::read_dir(&tree.path).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(&tree.layers[0]).unwrap().count(), 0);
     assert_eq!(tree.unpacked.unwrap().devices_skipped, 2);
 }
 
@@ -270,7 +270,7 @@ fn huge_sparse() {
         assert!(matches!(refusal, Refusal::Limit { .. }), "{size}: {refusal}");
     }
     let honest = place.try_archive(&sparse(32 << 20, &[(0, 4), (32 << 20, 0)], b"data")).unwrap();
-    let m = std::fs::metadata(honest.path.join("holes")).unwrap();
+    let m = std::fs::metadata(honest.layers[0].join("holes")).unwrap();
     assert_eq!((m.len(), m.blocks() < 100), (32 << 20, true), "holes are kept");
 }
 

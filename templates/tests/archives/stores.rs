@@ -41,8 +41,8 @@ fn once() {
     let first = tree(&place).unwrap();
     let second = tree(&place).unwrap();
     assert_eq!((first.unpacked.is_some(), second.unpacked), (true, None));
-    assert_eq!((&first.path, &first.id), (&second.path, &second.id));
-    assert_eq!(place.store().tree_by_id(&first.id).unwrap().path, first.path);
+    assert_eq!((&first.layers, &first.id), (&second.layers, &second.id));
+    assert_eq!(place.store().tree_by_id(&first.id).unwrap().layers, first.layers);
     assert_eq!(place.in_trees(), ["t.lock", "t.stamp", &first.id]);
     let listed = place.store().list().unwrap();
     assert_eq!((listed.len(), &listed[0].trees), (1, &vec![first.id]));
@@ -55,8 +55,8 @@ fn changed() {
     put(&place, &[file("f", b"two")]);
     let new = tree(&place).unwrap();
     assert_ne!(old.id, new.id);
-    assert_eq!(std::fs::read(old.path.join("f")).unwrap(), b"one");
-    assert_eq!(std::fs::read(new.path.join("f")).unwrap(), b"two");
+    assert_eq!(std::fs::read(old.layers[0].join("f")).unwrap(), b"one");
+    assert_eq!(std::fs::read(new.layers[0].join("f")).unwrap(), b"two");
 }
 
 fn touched() {
@@ -295,7 +295,7 @@ fn busybox() {
         Err(e @ templates::CacheError::Busybox(_)) => return eprintln!("skipped: busybox: {e}"),
         made => made.unwrap(),
     };
-    let root = &made.1.path;
+    let root = &made.1.layers[0];
     for file in ["etc/inittab", "etc/passwd", "etc/shadow", "etc/services", "etc/init.d/rcS", "var/www/index.html"] {
         assert!(root.join(file).is_file(), "{file}");
     }

@@ -202,7 +202,7 @@ impl Place {
 
     /// The tree of an archive that must unpack.
     pub(crate) fn good(&self, members: &[M]) -> PathBuf {
-        self.try_archive(&tar(members)).unwrap_or_else(|e| panic!("{e:?}")).path
+        self.try_archive(&tar(members)).unwrap_or_else(|e| panic!("{e:?}")).layers.remove(0)
     }
 
     /// The refusal of an archive that must not.

@@ -8,7 +8,10 @@ use quota::Limit;
 use quota::image::{self, BLOCK_BYTES, Size};
 use rustix::fs::{CWD, Mode, OFlags};
 use templates::{Store, StoreError};
+use vzrt::rootfs;
 
+use crate::config::Node;
+use crate::config::values::TemplateTree;
 use crate::decide;
 use crate::subject::Subject;
 use crate::{Exit, Failure};
@@ -29,6 +32,9 @@ pub(in crate::command) enum AreaError {
     /// The image.
     #[error(transparent)]
     Image(#[from] image::Error),
+    /// The layers of the template.
+    #[error(transparent)]
+    Layers(#[from] rootfs::RootError),
     /// A directory or file.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -69,20 +75,31 @@ pub(super) fn image_bytes(container: &Subject) -> Result<u64, Failure> {
 ///
 /// The copying of files is done once for a template: its image is kept beside its tree, and copied as one file, without its holes. As it can
 /// only grow, and inodes only with it, there is one image for each power of two of inodes in a group.
-pub(super) fn make_from_template(store: &Store, tree: &str, container: &Subject, area: &Path) -> Result<(), Failure> {
+pub(super) fn make_from_template(
+    node: &Node,
+    tree: &TemplateTree,
+    container: &Subject,
+    area: &Path,
+) -> Result<(), Failure> {
+    let store = Store::open(&node.global.template_dir);
+    let applications = &container.settings.layers;
+    let trees = decide::trees(node, tree, applications)?;
     let bytes = image_bytes(container)?;
     let inodes = inodes(container, bytes);
     let file = decide::ploop_image(area);
     let go = || -> Result<(), AreaError> {
         make_directory(&file)?;
-        match template_image(store, tree, bytes, inodes)? {
+        // What an application adds is in no image of the template.
+        let template =
+            if applications.is_empty() { template_image(&store, &tree.to_string(), bytes, inodes)? } else { None };
+        match template {
             Some(template) => {
                 image::copy(&template, &file)?;
                 image::grow(&file, Size::Image(bytes))?;
             }
             None => {
                 image::create(&file, Size::Image(bytes), inodes)?;
-                fill(&file, &hold(&store.tree_by_id(tree)?.path)?)?;
+                fill(&file, &rootfs::stacked(&trees)?)?;
             }
         }
         finish(&file, container)
@@ -133,14 +150,15 @@ fn template_image(store: &Store, tree: &str, bytes: u64, inodes: u64) -> Result<
         return Ok(None);
     }
     let made = store.made_of(tree, &format!("{per_group}.img"), |tree, file| -> Result<bool, AreaError> {
-        let held = measure(&tree.path)?;
+        let merged = rootfs::stacked(&tree.layers)?;
+        let held = measure(Path::new(&format!("/proc/self/fd/{}", merged.as_raw_fd())))?;
         let size = SMALLEST_TEMPLATE_BYTES.max((held.bytes.saturating_mul(3) / 2).next_power_of_two());
         let inodes = size / GROUP_BYTES * per_group;
         if inodes < held.files {
             return Ok(false);
         }
         image::create(file, Size::Image(size), inodes)?;
-        fill(file, &hold(&tree.path)?)?;
+        fill(file, &merged)?;
         image::wait_until_detached(file)?;
         Ok(true)
     })?;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use quota::image;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, RenameFlags, XattrFlags};
 use serde::{Deserialize, Serialize};
-use vzrt::{Condition, Interrupt};
+use vzrt::{Condition, Interrupt, rootfs};
 
 use super::area::{self, AreaError};
 use super::{Context, create, failed, interrupted, system};
@@ -98,7 +98,7 @@ fn make(node: &Node, container: &Subject, wanted: Layout, place: &Place) -> Resu
     let area = place.area();
     vzrt::rootfs::make_private(&place.directory).map_err(|e| system(&e))?;
     vzrt::rootfs::make_private(&area).map_err(|e| system(&e))?;
-    let target = with(node, container, &[Change::Layout(wanted), Change::Tree(None)])?;
+    let target = with(node, container, &[Change::Layout(wanted), Change::Tree(None), Change::Layers(Vec::new())])?;
     let target = match wanted {
         Layout::Ploop(_) => {
             let bytes = area::image_bytes(&target)?;
@@ -134,7 +134,8 @@ fn make_simfs(node: &Node, target: Subject, area: &Path, source: &OwnedFd) -> Re
 /// is done for what is in them.
 fn fill_upper(node: &Node, tree: &TemplateTree, file: &Path, source: &OwnedFd) -> Result<(), AreaError> {
     area::fill(file, source)?;
-    let lower = templates::Store::open(&node.global.template_dir).tree_by_id(&tree.to_string())?.path;
+    let lower =
+        rootfs::stacked(&templates::Store::open(&node.global.template_dir).tree_by_id(&tree.to_string())?.layers)?;
     let mount = image::mount(&image::attach(file)?)?;
     let upper = area::hold_at(&mount, image::ROOT)?;
     let call = |call: &str, name: &std::ffi::CStr, e: rustix::io::Errno| {
@@ -153,11 +154,12 @@ fn fill_upper(node: &Node, tree: &TemplateTree, file: &Path, source: &OwnedFd) -
                 .map_err(|e| call("setxattr(trusted.overlay.opaque)", name, e))?;
         }
     }
-    for entry in std::fs::read_dir(&lower).map_err(|e| area::named("opendir", &lower, e))? {
-        let name = entry.map_err(|e| area::named("readdir", &lower, e))?.file_name();
-        match rustix::fs::mknodat(&upper, name.as_os_str(), FileType::CharacterDevice, Mode::empty(), 0) {
+    for entry in rustix::fs::Dir::read_from(&lower).map_err(|e| call("opendir", c"template", e))? {
+        let entry = entry.map_err(|e| call("readdir", c"template", e))?;
+        // Of `.` and `..` too, mknod says that they are there.
+        match rustix::fs::mknodat(&upper, entry.file_name(), FileType::CharacterDevice, Mode::empty(), 0) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(e) => Err(area::named("mknod", Path::new(&name), e.into()))?,
+            Err(e) => Err(call("mknod", entry.file_name(), e))?,
         }
     }
     rustix::fs::syncfs(&upper).map_err(|e| call("syncfs", c".", e))?;

@@ -274,8 +274,7 @@ fn make_private(context: &Context, container: &Subject, tree: &TemplateTree) -> 
     vzrt::rootfs::make_private(&temp).map_err(|e| cannot(&e))?;
     std::fs::write(temp.join(MARK), "").map_err(|e| cannot(&e))?;
     if decide::is_ploop(container) {
-        let store = Store::open(&context.node.global.template_dir);
-        area::make_from_template(&store, &tree.to_string(), container, &temp)?;
+        area::make_from_template(&context.node, tree, container, &temp)?;
     } else {
         bound(&context.node, container, &temp).map_err(|e| match e {
             Bounding::Failure(f) => f,

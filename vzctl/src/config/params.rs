@@ -286,6 +286,9 @@ fn general() -> Vec<Param> {
         Param::option(G, "tree", "NAME@DIGEST", "", |v| TemplateTree::parse(v).map(|tree| Change::Tree(Some(tree))))
             .stored(&["VZ_TREE"], |s| s.tree.as_ref().map(ToString::to_string))
             .key_only(),
+        Param::option(G, "layers", "NAME@DIGEST …", "", |v| values::layers(v).map(Change::Layers))
+            .stored(&["VZ_LAYERS"], |s| list(&s.layers, " "))
+            .key_only(),
     ]
 }
 

@@ -31,6 +31,8 @@ pub struct Settings {
     pub stop_timeout_s: Option<u64>,
     pub layout: Option<Layout>,
     pub tree: Option<TemplateTree>,
+    /// Application layers over the tree, the uppermost last.
+    pub layers: Vec<TemplateTree>,
     pub local_uid: Option<u32>,
     pub local_gid: Option<u32>,
 
@@ -101,6 +103,7 @@ pub enum Change {
     StopTimeout(u64),
     Layout(Layout),
     Tree(Option<TemplateTree>),
+    Layers(Vec<TemplateTree>),
     LocalUid(u32),
     LocalGid(u32),
     /// Never saved.
@@ -210,6 +213,7 @@ impl Settings {
             Change::StopTimeout(seconds) => self.stop_timeout_s = Some(seconds),
             Change::Layout(layout) => self.layout = Some(layout),
             Change::Tree(tree) => self.tree = tree,
+            Change::Layers(layers) => self.layers = layers,
             Change::LocalUid(uid) => self.local_uid = Some(uid),
             Change::LocalGid(gid) => self.local_gid = Some(gid),
             Change::UserPassword { .. } => {}

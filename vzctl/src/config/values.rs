@@ -524,6 +524,11 @@ impl fmt::Display for TemplateTree {
     }
 }
 
+/// Layers over the tree: `VZ_LAYERS="redis@DIGEST nginx@DIGEST"`, the uppermost last.
+pub(crate) fn layers(value: &str) -> Result<Vec<TemplateTree>, BadValue> {
+    value.split_whitespace().map(TemplateTree::parse).collect()
+}
+
 /// Names of the host's network devices given to a container.
 pub(crate) fn interface_list(value: &str) -> Result<Vec<String>, BadValue> {
     words(value).map(interface_name).collect()

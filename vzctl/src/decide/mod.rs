@@ -21,7 +21,7 @@ pub use resources::{
 };
 pub use root::{
     image_file, image_of, is_bounded_by_image, is_bounded_by_project, is_ploop, is_preallocated, other_limits,
-    own_area, own_project, ploop_image, root, wants_quota,
+    own_area, own_project, ploop_image, root, trees, wants_quota,
 };
 
 pub use spec::rlimits;

@@ -10,7 +10,7 @@ use quota::{DiskLimits, SoftHard};
 use vzrt::plan::{Disk, IdRange, Layers, RootPlan};
 
 use crate::config::Node;
-use crate::config::values::{ImageMode, Layout};
+use crate::config::values::{ImageMode, Layout, TemplateTree};
 use crate::subject::Subject;
 use crate::{Exit, Failure};
 
@@ -28,13 +28,9 @@ pub fn root(node: &Node, container: &Subject, ids: IdRange) -> Result<RootPlan, 
     let private = container.ve_private.clone();
     let layers = match &container.settings.tree {
         _ if is_ploop(container) => Layers::InImage,
-        Some(tree) => {
-            let tree = templates::Store::open(&node.global.template_dir)
-                .tree_by_id(&tree.to_string())
-                .map_err(|e| Failure::from_error(Exit::NoSuchTemplate, &e))?;
-            Layers::OverTree(tree.path)
-        }
-        None => Layers::Whole,
+        Some(tree) => Layers::OverTree(trees(node, tree, &container.settings.layers)?),
+        None if container.settings.layers.is_empty() => Layers::Whole,
+        None => return Err(Failure::new(Exit::InvalidConfig, "VZ_LAYERS is set, and no VZ_TREE for them to lie on")),
     };
     Ok(RootPlan {
         mountpoint: container.ve_root.clone(),
@@ -45,6 +41,21 @@ pub fn root(node: &Node, container: &Subject, ids: IdRange) -> Result<RootPlan, 
         options: container.settings.mount_opts.clone(),
         user_quota: container.settings.user_quota(),
     })
+}
+
+/// What lies below a private area, the uppermost first: application layers, and the trees of its template.
+///
+/// # Errors
+/// One of them is not there.
+pub fn trees(node: &Node, tree: &TemplateTree, applications: &[TemplateTree]) -> Result<Vec<PathBuf>, Failure> {
+    let store = templates::Store::open(&node.global.template_dir);
+    let missing = |e: templates::StoreError| Failure::from_error(Exit::NoSuchTemplate, &e);
+    let mut trees = Vec::with_capacity(applications.len() + 1);
+    for layer in applications.iter().rev() {
+        trees.push(store.layer_by_id(&layer.to_string()).map_err(missing)?);
+    }
+    trees.extend(store.tree_by_id(&tree.to_string()).map_err(missing)?.layers);
+    Ok(trees)
 }
 
 /// Whether the container's private area is one image. A configuration that does not say so is older than layouts, and of a directory.
@@ -197,7 +208,10 @@ fn support(path: &Path) -> Result<Support, Failure> {
 pub(super) fn describe(root: &RootPlan) -> String {
     let layers = match &root.layers {
         Layers::Whole => format!("all of {}", root.private.display()),
-        Layers::OverTree(tree) => format!("{} over {}", root.private.display(), tree.display()),
+        Layers::OverTree(trees) => {
+            let trees: Vec<_> = trees.iter().map(|tree| tree.display().to_string()).collect();
+            format!("{} over {}", root.private.display(), trees.join(" over "))
+        }
         Layers::InImage => "ploop".to_owned(),
     };
     let disk = match &root.disk {

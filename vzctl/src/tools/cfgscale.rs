@@ -20,7 +20,7 @@ pub(super) const CODES: &[(&str, &str)] = &[
 
 /// What is one container's own, and not of a sample.
 const OWN_KEYS: &str = "HOSTNAME IP_ADDRESS ONBOOT BOOTORDER DISABLED NAME DESCRIPTION NAMESERVER SEARCHDOMAIN NETIF NETDEV PCI VE_ROOT \
-    VE_PRIVATE VEID LOCAL_UID LOCAL_GID VZ_TREE";
+    VE_PRIVATE VEID LOCAL_UID LOCAL_GID VZ_TREE VZ_LAYERS";
 
 /// The least and the most `CPUUNITS`.
 const CPUUNITS: std::ops::RangeInclusive<u64> = 8..=500_000;
