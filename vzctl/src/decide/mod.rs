@@ -207,19 +207,20 @@ pub fn dist_of(node: &Node, container: &Subject) -> Result<Dist, Failure> {
 
 /// What the tree of a container calls itself, where it lies in a directory. It may be whatever the container has made of it: what can't be read says nothing.
 fn tree_names(node: &Node, container: &Subject) -> Vec<String> {
-    let tree = match &container.settings.tree {
-        _ if is_ploop(container) => return Vec::new(),
-        Some(tree) => match templates::Store::open(&node.global.template_dir).tree_by_id(&tree.to_string()) {
-            Ok(tree) => tree.path,
-            // Said by who needs it.
-            Err(_) => return Vec::new(),
-        },
-        None => container.ve_private.clone(),
+    let layers = match &container.settings.tree {
+        _ if is_ploop(container) => Vec::new(),
+        // That one is not there is said by who needs it.
+        Some(tree) => trees(node, tree, &container.settings.layers).unwrap_or_default(),
+        None => vec![container.ve_private.clone()],
     };
-    guest::Root::open(&tree).and_then(|root| guest::distributions(&root)).unwrap_or_else(|e| {
-        tracing::debug!("{}: its distribution is not known: {}", tree.display(), crate::failure::chain(&e));
-        Vec::new()
-    })
+    let names = layers.iter().map(|layer| {
+        guest::Root::open(layer).and_then(|root| guest::distributions(&root)).unwrap_or_else(|e| {
+            tracing::debug!("{}: its distribution is not known: {}", layer.display(), crate::failure::chain(&e));
+            Vec::new()
+        })
+    });
+    // The uppermost layer that says anything.
+    names.into_iter().find(|names| !names.is_empty()).unwrap_or_default()
 }
 
 fn guest_plan(node: &Node, container: &Subject) -> Result<GuestPlan, Failure> {
