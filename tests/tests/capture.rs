@@ -122,6 +122,8 @@ fn the_files_work_elsewhere(node: &Node) {
         "port=1\nchanged\n0"
     );
     assert_eq!(node.inside("grep -c app /etc/passwd || :"), "0", "accounts travel as lines, not as files");
+    node.done(["stop", "101", "--fast"]);
+    node.done(["destroy", "101"]);
 }
 
 #[test]
