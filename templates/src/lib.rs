@@ -15,9 +15,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod app;
+mod appcache;
 mod busybox;
 mod cache;
 mod debian;
+pub mod difference;
 mod layers;
 mod name;
 pub mod progress;
@@ -28,6 +30,7 @@ mod store;
 mod sys;
 pub mod unpack;
 
+pub use appcache::AppLayer;
 pub use busybox::BusyboxError;
 pub use cache::CacheError;
 pub use debian::DebianError;

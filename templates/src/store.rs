@@ -507,7 +507,7 @@ pub(crate) fn split_id(id: &str) -> Option<TemplateName> {
     name.parse().ok()
 }
 
-fn names_in(dir: &Path) -> io::Result<Vec<OsString>> {
+pub(crate) fn names_in(dir: &Path) -> io::Result<Vec<OsString>> {
     match fs::read_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         entries => entries?.map(|e| Ok(e?.file_name())).collect(),
@@ -529,7 +529,7 @@ fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
-fn sync_dir(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     fs::File::open(path)?.sync_all()
 }
 

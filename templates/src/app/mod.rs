@@ -170,6 +170,9 @@ pub struct Captured {
     /// Lines for `/etc/passwd`.
     #[serde(default)]
     pub users: Vec<String>,
+    /// Debian's packages among its files, `NAME=VERSION`: for people.
+    #[serde(default)]
+    pub packages: Vec<String>,
 }
 
 /// Why there is no application template.

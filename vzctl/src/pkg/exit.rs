@@ -24,7 +24,7 @@ pub(super) enum PkgExit {
 
 pub(super) fn of_store(error: &StoreError) -> PkgExit {
     match error {
-        StoreError::NotFound { .. } => PkgExit::NotCached,
+        StoreError::NotFound { .. } | StoreError::NoLayer { .. } => PkgExit::NotCached,
         StoreError::InUse { .. } => PkgExit::BadParameter,
         StoreError::Unpack { .. } => PkgExit::Broken,
         _ => PkgExit::System,

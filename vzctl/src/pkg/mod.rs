@@ -9,8 +9,11 @@ use templates::{Store, TemplateName};
 use crate::config::{Node, node};
 use crate::{Failure, logging};
 
+mod appcache;
+mod capture;
 mod exit;
 mod os;
+mod temporary;
 
 use exit::PkgExit;
 
@@ -23,7 +26,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
             return if e.use_stderr() { PkgExit::BadParameter as u8 } else { 0 };
         }
     };
-    logging::init("vzpkg", if matches.get_flag("quiet") { logging::Talk::Quiet } else { logging::Talk::Normal });
+    // Talk would stand between the reader and the JSON.
+    let quiet = matches.get_flag("quiet")
+        || matches.subcommand().is_some_and(|(verb, m)| verb == "capture" && m.get_flag("json"));
+    logging::init("vzpkg", if quiet { logging::Talk::Quiet } else { logging::Talk::Normal });
     match run(&matches) {
         Ok(()) => 0,
         Err((exit, failure)) => {
@@ -61,12 +67,20 @@ pub fn definition() -> Command {
             Command::new("create").about("Make something").subcommand_required(true).subcommand(
                 Command::new("cache").about("Make the cache of an OS template, to create containers from").arg(name()),
             ),
-            Command::new("remove").about("Remove something").subcommand_required(true).subcommand(
-                Command::new("cache").about("Remove the cache of an OS template that no container is on").arg(name()),
-            ),
+            Command::new("remove")
+                .about("Remove something")
+                .subcommand_required(true)
+                .subcommand(
+                    Command::new("cache")
+                        .about("Remove the cache of an OS template that no container is on")
+                        .arg(name()),
+                )
+                .subcommand(appcache::remove_definition()),
+            capture::definition(),
             Command::new("list")
                 .about("List OS templates: those that are here, and those that can be made")
-                .arg(Arg::new("json").short('j').long("json").action(ArgAction::SetTrue).help("As JSON")),
+                .arg(Arg::new("json").short('j').long("json").action(ArgAction::SetTrue).help("As JSON"))
+                .subcommand(appcache::list_definition()),
         ])
 }
 
@@ -82,13 +96,25 @@ fn run(matches: &ArgMatches) -> PkgOutcome {
     logging::to_file(node.global.log_file.as_deref(), None);
     let store = Store::open(&node.global.template_dir);
     match matches.subcommand() {
+        Some(("remove", m)) if m.subcommand_name() == Some("appcache") => appcache::remove(&node, &store, inner(m)),
+        Some(("list", m)) if m.subcommand_name() == Some("appcache") => appcache::list(&node, &store, inner(m)),
         Some(("create", m)) => os::create(&store, named(m)),
         Some(("remove", m)) => os::remove(&node, &store, named(m)),
+        Some(("capture", m)) => capture::run(&node, &store, m),
         Some(("list", m)) => os::list(&store, m.get_flag("json")),
         _ => Err(fail(PkgExit::BadParameter, "No such command".into())),
     }
 }
 
+/// Where application templates are, each `NAME.toml`.
+fn apps_dir(node: &Node) -> PathBuf {
+    node.global.template_dir.join("recipes/apps")
+}
+
+fn inner(matches: &ArgMatches) -> &ArgMatches {
+    matches.subcommand().expect("clap requires what it is about").1
+}
+
 fn named(matches: &ArgMatches) -> &TemplateName {
-    matches.subcommand().and_then(|(_, m)| m.get_one("name")).expect("clap requires a name")
+    inner(matches).get_one("name").expect("clap requires a name")
 }
