@@ -92,6 +92,9 @@ fn change_layout(context: &Context, container: &Subject, wanted: Layout, interru
 
 /// Makes the new area, as it will be; what its configuration will be.
 fn make(node: &Node, container: &Subject, wanted: Layout, place: &Place) -> Result<Subject, Failure> {
+    if let (Layout::Ploop(_), Some(tree)) = (wanted, &container.settings.tree) {
+        decide::refuse_without_init(node, &tree.to_string())?;
+    }
     let bases = decide::ids(container)?;
     let source =
         vzrt::rootfs::merged(&decide::root(node, container, bases)?).map_err(|e| failed(&vzrt::VerbError::Root(e)))?;

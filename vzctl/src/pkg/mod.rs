@@ -59,8 +59,16 @@ pub fn definition() -> Command {
         ])
         .subcommands([
             Command::new("create").about("Make something").subcommand_required(true).subcommand(
-                Command::new("cache").about("Make the cache of an OS template, to create containers from").arg(name()),
+                os::create_command("cache", "Make the cache of an OS template, to create containers from").arg(name()),
             ),
+            Command::new("update").about("Renew something").subcommand_required(true).subcommand(
+                os::create_command("cache", "Make a new version of an OS template; containers stay on theirs")
+                    .arg(name()),
+            ),
+            Command::new("info")
+                .about("Tell what there is to know of an OS template")
+                .arg(name())
+                .arg(Arg::new("json").short('j').long("json").action(ArgAction::SetTrue).help("As JSON")),
             Command::new("remove").about("Remove something").subcommand_required(true).subcommand(
                 Command::new("cache").about("Remove the cache of an OS template that no container is on").arg(name()),
             ),
@@ -82,11 +90,20 @@ fn run(matches: &ArgMatches) -> PkgOutcome {
     logging::to_file(node.global.log_file.as_deref(), None);
     let store = Store::open(&node.global.template_dir);
     match matches.subcommand() {
-        Some(("create", m)) => os::create(&store, named(m)),
+        Some(("create", m)) => os::create(&store, cache(m)),
+        Some(("update", m)) => os::update(&node, &store, cache(m)),
+        Some(("info", m)) => {
+            os::info(&node, &store, m.get_one("name").expect("clap requires a name"), m.get_flag("json"))
+        }
         Some(("remove", m)) => os::remove(&node, &store, named(m)),
         Some(("list", m)) => os::list(&store, m.get_flag("json")),
         _ => Err(fail(PkgExit::BadParameter, "No such command".into())),
     }
+}
+
+/// The arguments of `… cache`.
+fn cache(matches: &ArgMatches) -> &ArgMatches {
+    matches.subcommand().map_or(matches, |(_, cache)| cache)
 }
 
 fn named(matches: &ArgMatches) -> &TemplateName {
