@@ -149,7 +149,7 @@ impl Store {
     ) -> Result<(Archive, Tree), CacheError> {
         let recipe = Recipe::load(name, &self.recipes_dir())?;
         let path = self.lock_file(name);
-        let locked = read_record(&path)?.ok_or_else(|| CacheError::NoLockFile { path })?;
+        let locked = read_record(&path)?.ok_or(CacheError::NoLockFile { path })?;
         self.create(&recipe, Some(&locked), name, progress)
     }
 
