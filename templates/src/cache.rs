@@ -7,12 +7,16 @@ use std::process::{Command, Stdio};
 use fs_err as fs;
 
 use crate::busybox::{self, BusyboxError};
-use crate::debian::{self, DebianError};
+use crate::debian::{self, DebianError, Locked};
+use crate::given;
+use crate::layers::read_record;
 use crate::name::TemplateName;
+use crate::oci::OciError;
 use crate::progress::{Progress, Stage};
 use crate::recipe::{self, Bootstrap, Recipe, RecipeError};
 use crate::rootdir::{RootDir, RootDirError};
 use crate::store::{Archive, Store, StoreError, Tree, remove_tree};
+use crate::unpack::UnpackError;
 use crate::unpack::member::shown;
 
 /// Good enough: higher levels take several times longer for a tenth less.
@@ -37,6 +41,36 @@ pub enum CacheError {
     /// A file of the recipe.
     #[error(transparent)]
     RootDir(#[from] RootDirError),
+    /// An image.
+    #[error(transparent)]
+    Oci(#[from] OciError),
+    /// What a template is made from could not be unpacked.
+    #[error("unpack {}", path.display())]
+    Unpack {
+        /// The archive, or the layer of an image.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: UnpackError,
+    },
+    /// What a template is made from is not what the recipe says.
+    #[error("{} has the SHA-256 {found}, and the recipe says {wanted}", path.display())]
+    Hash {
+        /// The archive.
+        path: PathBuf,
+        /// In hexadecimal.
+        wanted: String,
+        /// In hexadecimal.
+        found: String,
+    },
+    /// There is no system in it.
+    #[error("{} holds no system: no /etc, /bin, /usr or /sbin in {root:?}", path.display())]
+    NoSystem {
+        /// The archive or directory.
+        path: PathBuf,
+        /// Where it was looked for.
+        root: String,
+    },
     /// A command of the recipe could not be run.
     #[error("run {argv:?} in the template")]
     Run {
@@ -45,6 +79,16 @@ pub enum CacheError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// `cp(1)` failed.
+    #[error("{argv:?} failed ({status}): {stderr}")]
+    Copy {
+        /// What was copied.
+        argv: Vec<String>,
+        /// Of the process.
+        status: String,
+        /// The first thing that it said.
+        stderr: String,
     },
     /// A command of the recipe failed.
     #[error("{argv:?} in the template failed ({status}): {stderr}")]
@@ -55,6 +99,12 @@ pub enum CacheError {
         status: String,
         /// What it said.
         stderr: String,
+    },
+    /// Nothing says what went in before.
+    #[error("there is no {}: `vzpkg create cache` without --locked writes it", path.display())]
+    NoLockFile {
+        /// Where it would be.
+        path: PathBuf,
     },
     /// `tar(1)` failed.
     #[error("tar failed ({status}): {stderr}")]
@@ -78,11 +128,59 @@ impl Store {
         progress: &mut dyn Progress,
     ) -> Result<(Archive, Tree), CacheError> {
         let recipe = Recipe::load(name, &self.recipes_dir())?;
+        self.create_cache_by(&recipe, name, progress)
+    }
+
+    /// The same by a recipe that is no file.
+    pub fn create_cache_by(
+        &self,
+        recipe: &Recipe,
+        name: &TemplateName,
+        progress: &mut dyn Progress,
+    ) -> Result<(Archive, Tree), CacheError> {
+        self.create(recipe, None, name, progress)
+    }
+
+    /// The same with exactly the packages of the lock file that is beside the cache.
+    pub fn create_cache_locked(
+        &self,
+        name: &TemplateName,
+        progress: &mut dyn Progress,
+    ) -> Result<(Archive, Tree), CacheError> {
+        let recipe = Recipe::load(name, &self.recipes_dir())?;
+        let path = self.lock_file(name);
+        let locked = read_record(&path)?.ok_or(CacheError::NoLockFile { path })?;
+        self.create(&recipe, Some(&locked), name, progress)
+    }
+
+    pub(crate) fn lock_file(&self, name: &TemplateName) -> PathBuf {
+        self.cache_dir().join(format!("{name}.lock.json"))
+    }
+
+    fn create(
+        &self,
+        recipe: &Recipe,
+        wanted: Option<&Locked>,
+        name: &TemplateName,
+        progress: &mut dyn Progress,
+    ) -> Result<(Archive, Tree), CacheError> {
         let archive = {
             let lock = self.lock(name)?;
+            if let Bootstrap::Oci(image) = &recipe.bootstrap {
+                return self.import_image(recipe, (&image.source, &image.wanted()), name, &lock, progress);
+            }
             let build = self.build_dir(name, &lock)?;
-            let built = build_archive(&recipe, &build, progress);
-            let published = built.and_then(|file| Ok(self.publish(name, &file, &lock)?));
+            let built = self.build_archive(recipe, wanted, &build, progress);
+            let published = built.and_then(|(file, locked)| {
+                let archive = self.publish(name, &file, "tar.zst", &lock)?;
+                match locked {
+                    Some(locked) => {
+                        fs::write(self.lock_file(name), serde_json::to_vec_pretty(&locked).map_err(io::Error::from)?)?;
+                    }
+                    None => crate::store::remove_file(&self.lock_file(name))?,
+                }
+                Ok(archive)
+            });
             // The first error is the one to tell; what is left here is removed by the next call.
             let removed = remove_tree(&build);
             let archive = published?;
@@ -92,26 +190,40 @@ impl Store {
         let tree = self.tree(&archive, progress)?;
         Ok((archive, tree))
     }
-}
 
-/// Works in the empty directory `build` and returns the archive in it.
-fn build_archive(recipe: &Recipe, build: &Path, progress: &mut dyn Progress) -> Result<PathBuf, CacheError> {
-    let root = build.join("root");
-    fs::create_dir(&root)?;
-    progress.stage(Stage::Bootstrap, None);
-    match &recipe.bootstrap {
-        Bootstrap::Busybox {} => busybox::bootstrap(&root)?,
-        Bootstrap::Mmdebstrap(packages) => debian::bootstrap(packages, &root, build, progress)?,
+    /// Works in the empty directory `build` and returns the archive in it.
+    fn build_archive(
+        &self,
+        recipe: &Recipe,
+        wanted: Option<&Locked>,
+        build: &Path,
+        progress: &mut dyn Progress,
+    ) -> Result<(PathBuf, Option<Locked>), CacheError> {
+        let mut locked = None;
+        let mut root = build.join("root");
+        fs::create_dir(&root)?;
+        progress.stage(Stage::Bootstrap, None);
+        match &recipe.bootstrap {
+            Bootstrap::Busybox {} => busybox::bootstrap(&root)?,
+            Bootstrap::Mmdebstrap(packages) => {
+                locked = Some(debian::bootstrap(packages, wanted, &root, build, progress)?)
+            }
+            Bootstrap::Archive(archive) => {
+                root = given::unpack(archive, &root, &recipe.limits(&self.limits()), progress)?;
+            }
+            Bootstrap::Directory(directory) => given::copy(&directory.source, &root)?,
+            Bootstrap::Oci(_) => unreachable!("an image becomes layers, not an archive"),
+        }
+        progress.stage(Stage::Customize, None);
+        customize(recipe, &root)?;
+        let file = build.join("archive");
+        progress.stage(Stage::Pack, None);
+        pack(&root, &file, locked.as_ref().map(|l| l.epoch), progress)?;
+        Ok((file, locked))
     }
-    progress.stage(Stage::Customize, None);
-    customize(recipe, &root)?;
-    let file = build.join("archive");
-    progress.stage(Stage::Pack, None);
-    pack(&root, &file, progress)?;
-    Ok(file)
 }
 
-fn customize(recipe: &Recipe, root: &Path) -> Result<(), CacheError> {
+pub(crate) fn customize(recipe: &Recipe, root: &Path) -> Result<(), CacheError> {
     let dir = RootDir::open(root)?;
     for path in &recipe.remove {
         dir.remove(path)?;
@@ -151,13 +263,16 @@ fn run_inside(root: &Path, command: &recipe::Command) -> Result<(), CacheError> 
 }
 
 /// `tar(1)` reads the tree while this compresses what it writes, each on a CPU.
-pub(crate) fn pack(root: &Path, file: &Path, progress: &mut dyn Progress) -> Result<(), CacheError> {
+pub(crate) fn pack(root: &Path, file: &Path, epoch: Option<u64>, progress: &mut dyn Progress) -> Result<(), CacheError> {
     let mut command = Command::new("tar");
     command.args(["--create", "--format=posix", "--numeric-owner", "--sort=name", "--sparse"]);
     // system.* would be ACLs of the host's directories inherited on the way; file capabilities are security.*.
     command.args(["--xattrs", "--xattrs-include=security.capability", "--xattrs-include=user.*"]);
     // Not the times of reading, nor tar's process id: the same tree packs to the same bytes.
     command.arg("--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime");
+    if let Some(epoch) = epoch {
+        command.arg(format!("--mtime=@{epoch}")).arg("--clamp-mtime");
+    }
     command.arg("--directory").arg(root).arg(".");
     command.env_clear().env("PATH", PATH).env("LC_ALL", "C.UTF-8");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

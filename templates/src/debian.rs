@@ -4,6 +4,8 @@ use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use serde::{Deserialize, Serialize};
+
 use crate::progress::Progress;
 use crate::recipe::Mmdebstrap;
 use crate::sources;
@@ -21,6 +23,15 @@ pub enum DebianError {
     /// The files of apt cannot be read; the error names the path.
     #[error(transparent)]
     Sources(io::Error),
+    /// What was installed can't be told.
+    #[error("read the list of packages of the template")]
+    Packages(#[source] io::Error),
+    /// Other packages went in than the lock file lists: the mirror has no longer those.
+    #[error("other packages than the lock file lists: {}", other.join(", "))]
+    Other {
+        /// The first of them, with their versions.
+        other: Vec<String>,
+    },
     /// The program is not there.
     #[error("run mmdebstrap; install the package mmdebstrap")]
     Run(#[source] io::Error),
@@ -34,13 +45,28 @@ pub enum DebianError {
     },
 }
 
-/// Fills the empty directory `root`; temporary files go to `scratch`.
+/// Exactly what went into a template: enough to make it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Locked {
+    /// Of the template.
+    pub(crate) suite: String,
+    pub(crate) arch: String,
+    /// Seconds since 1970: no file in it is younger (reproducible-builds.org, `SOURCE_DATE_EPOCH`).
+    pub(crate) epoch: u64,
+    /// `name=version`, sorted.
+    pub(crate) packages: Vec<String>,
+}
+
+/// Fills the empty directory `root`; temporary files go to `scratch`. With `wanted`, with those packages and no others; what went in.
 pub(crate) fn bootstrap(
     recipe: &Mmdebstrap,
+    wanted: Option<&Locked>,
     root: &Path,
     scratch: &Path,
     progress: &mut dyn Progress,
-) -> Result<(), DebianError> {
+) -> Result<Locked, DebianError> {
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let epoch = wanted.map_or_else(now, |locked| locked.epoch);
     let lines = match &recipe.mirror {
         Some(mirror) => vec![own_mirror(recipe, mirror)],
         None => {
@@ -49,20 +75,47 @@ pub(crate) fn bootstrap(
         }
     };
     let mut command = Command::new("mmdebstrap");
-    command.args(arguments(recipe)).arg(root).args(lines);
+    command.args(arguments(recipe, wanted)).arg(root).args(lines);
     // Only what names a proxy is passed on; the rest would be the administrator's shell in a template.
     command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C.UTF-8").env("TMPDIR", scratch);
+    command.env("SOURCE_DATE_EPOCH", epoch.to_string());
     let proxies = ["http_proxy", "https_proxy", "no_proxy"];
     command.envs(proxies.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    run(command, progress)
+    run(command, progress)?;
+    let packages = installed(root).map_err(DebianError::Packages)?;
+    let locked = Locked { suite: recipe.suite.clone(), arch: recipe.arch.clone(), epoch, packages };
+    match wanted {
+        Some(wanted) if wanted.packages != locked.packages => {
+            let differs = |p: &&String| !wanted.packages.contains(p);
+            let other = locked.packages.iter().filter(differs).take(LAST_LINES).cloned().collect();
+            Err(DebianError::Other { other })
+        }
+        _ => Ok(locked),
+    }
+}
+
+/// The packages of a system, from dpkg's own list of them (deb-control(5) paragraphs), each with its version.
+fn installed(root: &Path) -> io::Result<Vec<String>> {
+    let status = fs_err::read_to_string(root.join("var/lib/dpkg/status"))?;
+    let package = |paragraph: &str| {
+        let field = |name: &str| paragraph.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(": "));
+        let there = field("Status")?.ends_with(" installed");
+        there.then(|| Some(format!("{}={}", field("Package")?, field("Version")?)))?
+    };
+    let mut packages: Vec<String> = status.split("\n\n").filter_map(package).collect();
+    packages.sort();
+    Ok(packages)
 }
 
 /// `suite`, target and sources come after; all are checked words or absolute paths.
-fn arguments(recipe: &Mmdebstrap) -> Vec<String> {
+fn arguments(recipe: &Mmdebstrap, wanted: Option<&Locked>) -> Vec<String> {
     // apt takes `name-` in a list of packages to install as one not to install (apt-get(8)).
     let exclude = recipe.exclude.iter().map(|name| format!("{name}-"));
-    let packages: Vec<_> = recipe.include.iter().cloned().chain(exclude).collect();
+    let packages: Vec<_> = match wanted {
+        Some(locked) => locked.packages.clone(),
+        None => recipe.include.iter().cloned().chain(exclude).collect(),
+    };
     let mut arguments = vec![
         String::from("--mode=root"),
         String::from("--format=directory"),
@@ -121,7 +174,7 @@ mod tests {
             mirror: None,
             keyring: None,
         };
-        let arguments = arguments(&recipe);
+        let arguments = arguments(&recipe, None);
         assert_eq!(arguments.last_chunk::<3>().unwrap(), &["--include=systemd,dbus,udev-", "--", "bookworm"]);
         assert!(arguments[..arguments.len() - 2].iter().all(|a| a.starts_with("--")));
     }

@@ -11,14 +11,20 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-use crate::store::{Store, StoreError, split_id};
+use crate::name::TemplateName;
+use crate::oci::{Pointer, Run};
+use crate::store::{Archive, ID_DIGITS, Store, StoreError, Tree, is_image, names_in, split_id};
 
 /// What lies below a tree's own directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Below {
     /// Names of layers, the uppermost first.
     pub(crate) layers: Vec<String>,
+    /// What the image that it was made from wants to be run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) run: Option<Run>,
 }
 
 impl Store {
@@ -61,6 +67,45 @@ impl Store {
         read_record(&self.below_file(id)).map(Option::unwrap_or_default)
     }
 
+    /// What the image that a tree was made from wants to be run; `None` of other trees.
+    ///
+    /// # Errors
+    /// [`StoreError::Record`].
+    pub fn run_of(&self, id: &str) -> Result<Option<Run>, StoreError> {
+        split_id(id).map_or(Ok(None), |_| Ok(self.below(id)?.run))
+    }
+
+    /// What image a template was made from; `None` of one that is an archive.
+    ///
+    /// # Errors
+    /// [`StoreError::Record`].
+    pub fn image_of(&self, archive: &Archive) -> Result<Option<Pointer>, StoreError> {
+        if is_image(&archive.path) { read_record(&archive.path) } else { Ok(None) }
+    }
+
+    /// The tree that what stands in the cache for an image names.
+    pub(crate) fn tree_of_image(&self, path: &Path) -> Result<Tree, StoreError> {
+        let gone = || StoreError::Record { path: path.to_owned(), reason: String::from("it names no tree") };
+        let pointer: Pointer = read_record(path)?.ok_or_else(gone)?;
+        self.tree_by_id(&pointer.tree)
+    }
+
+    /// The id of a tree that is made from these.
+    pub(crate) fn tree_id(name: &TemplateName, parts: &[&[u8]]) -> String {
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        format!("{name}@{}", &format!("{:x}", hash.finalize())[..ID_DIGITS])
+    }
+
+    /// The ids of all trees.
+    pub(crate) fn tree_ids(&self) -> Result<Vec<String>, StoreError> {
+        let ids = names_in(&self.trees_dir())?.into_iter().filter_map(|id| id.into_string().ok());
+        Ok(ids.filter(|id| split_id(id).is_some()).collect())
+    }
+
     pub(crate) fn below_file(&self, id: &str) -> PathBuf {
         self.trees_dir().join(format!("{id}.layers"))
     }
@@ -77,7 +122,7 @@ pub(crate) fn read_record<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<O
 }
 
 /// Whether this is the name of an image's layer.
-fn is_blob(id: &str) -> bool {
+pub(crate) fn is_blob(id: &str) -> bool {
     let digits = id.strip_prefix("sha256-");
     digits.is_some_and(|d| d.len() == 64 && d.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
@@ -110,7 +155,7 @@ mod tests {
         fs::create_dir_all(store.trees_dir().join(id)).unwrap();
         let own = store.trees_dir().join(id);
         assert_eq!(store.tree_by_id(id).unwrap().layers, std::slice::from_ref(&own));
-        let record = serde_json::to_vec(&Below { layers: vec![BLOB.to_owned()] }).unwrap();
+        let record = serde_json::to_vec(&Below { layers: vec![BLOB.to_owned()], run: None }).unwrap();
         fs::write(store.below_file(id), record).unwrap();
         assert!(matches!(store.tree_by_id(id), Err(StoreError::NoLayer { .. })), "it is not there yet");
         fs::create_dir_all(store.layers_dir().join(BLOB)).unwrap();

@@ -7,6 +7,8 @@ use fs_err as fs;
 use serde::Deserialize;
 
 use crate::name::TemplateName;
+use crate::oci::Wanted;
+use crate::unpack::Limits;
 
 /// How a template is made. The order of the fields is the order of the work.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -20,6 +22,9 @@ pub struct Recipe {
     pub distribution: String,
     /// Where the first files come from.
     pub bootstrap: Bootstrap,
+    /// How much it may hold.
+    #[serde(default)]
+    pub limits: Bounds,
     /// Paths removed, if they are there.
     #[serde(default)]
     pub remove: Vec<String>,
@@ -48,6 +53,66 @@ pub enum Bootstrap {
     Busybox {},
     /// Packages of Debian by `mmdebstrap(1)`.
     Mmdebstrap(Mmdebstrap),
+    /// An image of the Open Container Initiative, or of Docker.
+    Oci(Image),
+    /// An archive of a whole system, as OpenVZ and LXC have them.
+    Archive(SystemArchive),
+    /// A directory with a whole system in it.
+    Directory(SystemDirectory),
+}
+
+/// An image: the directory of a layout, or an archive of one.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// Absolute path.
+    pub source: PathBuf,
+    /// Which image of it, if there are several.
+    #[serde(default)]
+    pub tag: Option<String>,
+    /// `sha256:…` of its manifest or index; another is refused.
+    #[serde(default)]
+    pub digest: Option<String>,
+}
+
+impl Image {
+    pub(crate) fn wanted(&self) -> Wanted {
+        Wanted { tag: self.tag.clone(), digest: self.digest.clone() }
+    }
+}
+
+/// A tar archive, compressed or not.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SystemArchive {
+    /// Absolute path.
+    pub source: PathBuf,
+    /// Of the file, in hexadecimal; another is refused.
+    #[serde(default)]
+    pub sha256: Option<String>,
+    /// The directory in it that is the system's root; without it, `rootfs` if there is such and no `etc`, else all of it.
+    #[serde(default)]
+    pub root: Option<String>,
+}
+
+/// A directory of this host.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SystemDirectory {
+    /// Absolute path.
+    pub source: PathBuf,
+}
+
+/// Bounds of what is unpacked for a template; the store's own where the recipe says nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bounds {
+    /// Bytes after decompression, of one archive or layer; also of one file with its holes.
+    #[serde(default)]
+    pub bytes: Option<u64>,
+    /// Files, directories and links of one archive or layer.
+    #[serde(default)]
+    pub entries: Option<u64>,
 }
 
 /// What `mmdebstrap(1)` is asked for.
@@ -220,13 +285,46 @@ impl Recipe {
         }
     }
 
+    /// A recipe of nothing but a source, for `vzpkg create cache NAME --from`.
+    ///
+    /// # Errors
+    /// [`RecipeError::Invalid`], as of a file.
+    pub fn of_source(name: &TemplateName, bootstrap: Bootstrap) -> Result<Self, RecipeError> {
+        let recipe = Self {
+            name: name.to_string(),
+            description: String::new(),
+            distribution: String::new(),
+            bootstrap,
+            limits: Bounds::default(),
+            remove: Vec::new(),
+            directories: Vec::new(),
+            files: Vec::new(),
+            links: Vec::new(),
+            services: Services::default(),
+            commands: Vec::new(),
+        };
+        recipe.checked(name, "--from")
+    }
+
+    pub(crate) fn limits(&self, usual: &Limits) -> Limits {
+        Limits {
+            bytes: self.limits.bytes.unwrap_or(usual.bytes),
+            members: self.limits.entries.unwrap_or(usual.members),
+            seconds: usual.seconds,
+        }
+    }
+
     /// Reads and checks a recipe for `name`; `origin` is for messages.
     pub fn parse(text: &str, name: &TemplateName, origin: &str) -> Result<Self, RecipeError> {
         let parsed = toml::from_str::<Self>(text);
         let recipe = parsed.map_err(|e| RecipeError::Parse { origin: origin.to_owned(), source: Box::new(e) })?;
-        let problem = recipe.problem(name);
+        recipe.checked(name, origin)
+    }
+
+    fn checked(self, name: &TemplateName, origin: &str) -> Result<Self, RecipeError> {
+        let problem = self.problem(name);
         match problem {
-            None => Ok(recipe),
+            None => Ok(self),
             Some((field, value, why)) => {
                 Err(RecipeError::Invalid { origin: origin.to_owned(), field, value: value.to_owned(), why })
             }
@@ -270,6 +368,22 @@ impl Recipe {
         match &self.bootstrap {
             Bootstrap::Busybox {} => None,
             Bootstrap::Mmdebstrap(m) => m.problem(),
+            Bootstrap::Oci(image) => absolute(&image.source).or_else(|| {
+                let digest = image.digest.as_deref()?;
+                let digits = digest.strip_prefix("sha256:").unwrap_or_default();
+                (!is_sha256(digits)).then_some(("digest", digest, "is not sha256: and 64 hexadecimal digits"))
+            }),
+            Bootstrap::Archive(archive) => absolute(&archive.source)
+                .or_else(|| {
+                    let digits = archive.sha256.as_deref()?;
+                    (!is_sha256(digits)).then_some(("sha256", digits, "is not 64 hexadecimal digits"))
+                })
+                .or_else(|| {
+                    let root = archive.root.as_deref()?;
+                    let leaves = root.split('/').any(|p| p == "..") || root.contains('\0');
+                    leaves.then_some(("root", root, "leads out of the archive"))
+                }),
+            Bootstrap::Directory(directory) => absolute(&directory.source),
         }
     }
 }
@@ -290,6 +404,14 @@ impl Mmdebstrap {
         let known = ["http://", "https://", "file:/"].iter().any(|scheme| mirror.starts_with(scheme));
         (!plain || !known).then_some(("mirror", mirror, "is not an http, https or file URI"))
     }
+}
+
+fn absolute(path: &Path) -> Option<(&'static str, &str, &'static str)> {
+    (!path.is_absolute()).then(|| ("source", path.to_str().unwrap_or("(not UTF-8)"), "is not an absolute path"))
+}
+
+fn is_sha256(digits: &str) -> bool {
+    digits.len() == 64 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn is_word(text: &str, also: &[u8]) -> bool {

@@ -36,6 +36,11 @@ impl RootDir {
         rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).map_err(failed("fchmod", path))
     }
 
+    /// The directory `path` and those above it, as they are if they are there.
+    pub(crate) fn make_missing(&self, path: &str) -> Result<(), RootDirError> {
+        self.make_directories(path).map(drop)
+    }
+
     pub(crate) fn write(&self, path: &str, mode: u32, content: &[u8]) -> Result<(), RootDirError> {
         self.remove(path)?;
         let (parent, name) = self.parent(path)?;

@@ -25,12 +25,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::TemplateName;
 use crate::progress::{Progress, Stage};
-use crate::unpack::{self, Counts, Limits, UnpackError};
+use crate::unpack::{self, Counts, Format, Limits, UnpackError};
 
 /// Extensions of caches. Of several archives of one name the newest counts; of equally old ones the first here.
-const EXTENSIONS: [&str; 5] = ["tar.zst", "tar.xz", "tar.gz", "tar.bz2", "tar"];
+const EXTENSIONS: [&str; 6] = ["tar.zst", "tar.xz", "tar.gz", "tar.bz2", "tar", IMAGE];
+/// Extension of what stands in the cache for a template made from an image.
+pub(crate) const IMAGE: &str = "oci.json";
 /// Of the SHA-256 in the name of a tree, in hexadecimal digits.
-const ID_DIGITS: usize = 16;
+pub(crate) const ID_DIGITS: usize = 16;
 
 /// What failed in the template area.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +68,20 @@ pub enum StoreError {
         path: PathBuf,
         /// In the words of its reader.
         reason: String,
+    },
+    /// Overlay would show a directory where the image has a link.
+    #[error("a layer of the image has files below {path}, which is a link in a layer below: such images are not taken")]
+    ThroughLink {
+        /// In the image.
+        path: String,
+    },
+    /// The user that an image's program is to run as.
+    #[error(
+        "the image is to run as {name:?}, which is neither in its etc/passwd or etc/group nor a number up to 65535"
+    )]
+    NoUser {
+        /// User or group.
+        name: String,
     },
     /// The archive is a link, a directory or a device.
     #[error("{} is not a regular file", path.display())]
@@ -208,7 +224,11 @@ impl Store {
         self.root.join("cache/.trees")
     }
 
-    fn beside(&self, name: &TemplateName, suffix: &str) -> PathBuf {
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub(crate) fn beside(&self, name: &TemplateName, suffix: &str) -> PathBuf {
         self.trees_dir().join(format!("{name}.{suffix}"))
     }
 
@@ -237,6 +257,9 @@ impl Store {
     /// The tree of `archive`, unpacked by this call unless one before did. On an unchanged archive it costs three
     /// system calls; else the process must have one thread only, for a child is forked.
     pub fn tree(&self, archive: &Archive, progress: &mut dyn Progress) -> Result<Tree, StoreError> {
+        if is_image(&archive.path) {
+            return self.tree_of_image(&archive.path);
+        }
         // A symbolic link is followed here, once: the stamp is that of the file it leads to.
         let current = FileStamp::of(&fs::metadata(&archive.path)?);
         if let Some(tree) = self.warm(&archive.name, current) {
@@ -275,50 +298,6 @@ impl Store {
         }
     }
 
-    /// A file made of a tree, such as an image of it: `make` writes it under the name it is given, at the first call with this `kind`, and what
-    /// it has written is what every later call finds. `None` where it says that there is none to be had.
-    ///
-    /// # Errors
-    /// Those of `make`, and of the store.
-    pub fn made_of<E: From<StoreError>>(
-        &self,
-        id: &str,
-        kind: &str,
-        make: impl FnOnce(&Tree, &Path) -> Result<bool, E>,
-    ) -> Result<Option<PathBuf>, E> {
-        let tree = self.tree_by_id(id)?;
-        let path = self.trees_dir().join(format!("{id}.{kind}"));
-        let name = split_id(id).ok_or_else(|| StoreError::NoTree { id: id.to_owned(), trees: self.trees_dir() })?;
-        let there = || path.try_exists().map_err(StoreError::from);
-        if there()? {
-            return Ok(Some(path));
-        }
-        let _lock = self.lock(&name)?;
-        // Another process may have made it while this one waited.
-        if there()? {
-            return Ok(Some(path));
-        }
-        let new = self.beside(&name, "made");
-        // Left by one that was killed; under the lock nobody else's.
-        remove_file(&new).map_err(StoreError::from)?;
-        match make(&tree, &new) {
-            Ok(true) => {}
-            Ok(false) => return Ok(None),
-            Err(e) => {
-                // The first error is the one to tell; what cannot be removed now is removed by the next call.
-                let _ = remove_file(&new);
-                return Err(e);
-            }
-        }
-        let publish = || -> io::Result<()> {
-            fs::File::open(&new)?.sync_all()?;
-            fs::rename(&new, &path)?;
-            sync_dir(&self.trees_dir())
-        };
-        publish().map_err(StoreError::from)?;
-        Ok(Some(path))
-    }
-
     fn unpack(&self, archive: &Archive, _lock: &Lock, progress: &mut dyn Progress) -> Result<Tree, StoreError> {
         let mut file =
             fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&archive.path)?.into_file();
@@ -352,9 +331,10 @@ impl Store {
         fs::set_permissions(new, PermissionsExt::from_mode(0o755))?;
         let target = fs::File::open(new)?;
         progress.stage(Stage::Unpack, Some(size));
-        let unpacked = unpack::unpack(file, target.as_fd(), &self.limits, progress).map_err(|source| {
-            StoreError::Unpack { name: archive.name.to_string(), archive: archive.path.clone(), source }
-        })?;
+        let unpacked =
+            unpack::unpack(file, target.as_fd(), Format::Archive, &self.limits, progress).map_err(|source| {
+                StoreError::Unpack { name: archive.name.to_string(), archive: archive.path.clone(), source }
+            })?;
         progress.stage(Stage::Sync, None);
         let synced = rustix::fs::syncfs(&target);
         synced.map_err(|e| StoreError::Call { call: "syncfs", path: new.to_owned(), source: e.into() })?;
@@ -425,13 +405,16 @@ impl Store {
         for path in archives {
             remove_file(&path)?;
         }
+        remove_file(&self.lock_file(name))?;
         trees.iter().try_for_each(|id| self.remove_one(name, id))
     }
 
     /// Removes trees that are neither `in_use` nor that of the current archive; returns their ids.
     pub fn prune(&self, name: &TemplateName, in_use: &dyn Fn(&str) -> bool) -> Result<Vec<String>, StoreError> {
         let _lock = self.lock(name)?;
-        let current = self.find(name).ok().and_then(|a| self.warm(name, a.stamp)).map(|t| t.id);
+        let tree =
+            |a: Archive| if is_image(&a.path) { self.tree_of_image(&a.path).ok() } else { self.warm(name, a.stamp) };
+        let current = self.find(name).ok().and_then(tree).map(|t| t.id);
         let mut trees = self.trees_of(name)?;
         trees.retain(|id| Some(id) != current.as_ref() && !in_use(id));
         trees.iter().try_for_each(|id| self.remove_one(name, id))?;
@@ -447,13 +430,14 @@ impl Store {
     fn remove_one(&self, name: &TemplateName, id: &str) -> Result<(), StoreError> {
         let going = self.beside(name, "new");
         remove_tree(&going)?;
+        fs::rename(self.trees_dir().join(id), &going)?;
+        // Only now what tells of it: a tree without its layers below would be another.
         let made = format!("{id}.");
         for file in names_in(&self.trees_dir())? {
             if file.to_str().is_some_and(|file| file.starts_with(&made)) {
                 remove_file(&self.trees_dir().join(file))?;
             }
         }
-        fs::rename(self.trees_dir().join(id), &going)?;
         Ok(remove_tree(&going)?)
     }
 
@@ -483,8 +467,14 @@ impl Store {
     }
 
     /// Puts a finished archive in its place; being the newest, it counts.
-    pub(crate) fn publish(&self, name: &TemplateName, finished: &Path, _lock: &Lock) -> Result<Archive, StoreError> {
-        let path = self.cache_dir().join(format!("{name}.tar.zst"));
+    pub(crate) fn publish(
+        &self,
+        name: &TemplateName,
+        finished: &Path,
+        extension: &str,
+        _lock: &Lock,
+    ) -> Result<Archive, StoreError> {
+        let path = self.cache_dir().join(format!("{name}.{extension}"));
         fs::File::open(finished)?.sync_all()?;
         fs::rename(finished, &path)?;
         sync_dir(&self.cache_dir())?;
@@ -495,6 +485,10 @@ impl Store {
 /// See [`Store::lock`].
 pub(crate) struct Lock {
     _file: fs::File,
+}
+
+pub(crate) fn is_image(path: &Path) -> bool {
+    path.to_str().is_some_and(|p| p.ends_with(IMAGE))
 }
 
 /// The template of a well-formed tree id.
@@ -522,7 +516,7 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
-fn remove_file(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,

@@ -374,6 +374,11 @@ pub(crate) fn exec_init(plan: &Plan, channel: &Channel) -> Result<(), Trouble> {
     // The channel stays: its end tells that execve succeeded.
     sys::close_above_stderr_but(Some(channel.as_fd())).call(|| "close_range()")?;
     let process = plan.spec.process().as_ref();
+    if let Some(process) = process {
+        be_user(process.user())?;
+        let dir = process.cwd();
+        nix::unistd::chdir(dir).call(|| format!("chdir({}) inside", dir.display()))?;
+    }
     let c_strings = |list: Option<&Vec<String>>| -> Vec<std::ffi::CString> {
         list.into_iter().flatten().filter_map(|s| std::ffi::CString::new(s.as_str()).ok()).collect()
     };
@@ -386,6 +391,20 @@ pub(crate) fn exec_init(plan: &Plan, channel: &Channel) -> Result<(), Trouble> {
         why = format!("{path}: {e}");
     }
     Err(Trouble::NoInit(why))
+}
+
+/// Another user than root, as an image may want its program to be run: without the capabilities that root has.
+fn be_user(user: &oci_spec::runtime::User) -> Result<(), Failed> {
+    let (uid, gid) = (user.uid().into(), user.gid().into());
+    if user.uid() == 0 && user.gid() == 0 {
+        return Ok(());
+    }
+    let go = || {
+        nix::unistd::setgroups(&[gid])?;
+        nix::unistd::setresgid(gid, gid, gid)?;
+        nix::unistd::setresuid(uid, uid, uid)
+    };
+    go().call(|| format!("setresuid({uid}), setresgid({gid}) inside"))
 }
 
 /// The payload of an environment without an init of the container's: reports that it is there, and then only buries the dead.

@@ -94,6 +94,10 @@ pub struct Extras {
     pub granted_nodes: Vec<String>,
     /// Programs to try as init, in order; the arguments are `spec.process.args`.
     pub init: Vec<String>,
+    /// The signal that asks the program to end which is this container's init, of an image without one (its number); `None`: it is an init, and
+    /// has a `halt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<i32>,
     /// The system call filter as the kernel takes it, in the plan of a started container; a plan that was only decided has it in its spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<seccomp::Program>,

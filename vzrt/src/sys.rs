@@ -372,7 +372,14 @@ pub(crate) fn reset_signals() -> io::Result<()> {
 /// # Errors
 /// The kernel's.
 pub(crate) fn send_realtime(pidfd: impl std::os::fd::AsFd, offset: i32) -> io::Result<()> {
-    let signal = libc::SIGRTMIN() + offset;
+    send_number(pidfd, libc::SIGRTMIN() + offset)
+}
+
+/// Sends a signal by its number to the process behind a pidfd.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn send_number(pidfd: impl std::os::fd::AsFd, signal: i32) -> io::Result<()> {
     // SAFETY: a null siginfo is allowed (pidfd_send_signal(2)); no other pointer.
     let r = unsafe {
         libc::syscall(

@@ -110,7 +110,7 @@ pub fn save<'e>(
     let target = fs::File::open(&tree)?.into_file();
     let written = write(chosen.iter().copied(), after, target.as_fd(), Form::Files, &Bounds::default())?;
     progress.stage(Stage::Pack, None);
-    pack(&tree, &packed, progress).map_err(|e| CaptureError::Pack(Box::new(e)))?;
+    pack(&tree, &packed, None, progress).map_err(|e| CaptureError::Pack(Box::new(e)))?;
     let archive = format!("{name}.tar.zst");
     let file = File {
         name: name.as_str(),

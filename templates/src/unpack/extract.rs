@@ -12,9 +12,10 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tar::EntryType;
 
-use super::Limits;
+use super::layer::{Hidden, LayerMarks, Special};
 use super::member::{self, Attributes, Place, Refusal, XattrFate, shown};
 use super::reader::{Member, Reader};
+use super::{Format, Limits};
 
 /// What an archive held.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,10 +37,21 @@ const BENEATH: ResolveFlags = ResolveFlags::BENEATH
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Unpacks the plain tar stream `input` into the directory `root`.
-pub(super) fn extract(input: impl Read, root: BorrowedFd<'_>, limits: &Limits) -> Result<Counts, Refusal> {
+pub(super) fn extract(
+    input: impl Read,
+    root: BorrowedFd<'_>,
+    format: Format,
+    limits: &Limits,
+) -> Result<(Counts, LayerMarks), Refusal> {
     let mut reader = Reader::new(input, limits);
-    let mut tree =
-        Tree { root, parent: None, directories: BTreeMap::new(), devices: HashSet::new(), counts: Counts::default() };
+    let mut tree = Tree {
+        root,
+        parent: None,
+        directories: BTreeMap::new(),
+        devices: HashSet::new(),
+        hidden: (format == Format::Layer).then(Hidden::default),
+        counts: Counts::default(),
+    };
     while let Some(member) = reader.next()? {
         tree.counts.members += 1;
         if tree.counts.members > limits.members {
@@ -50,11 +62,12 @@ pub(super) fn extract(input: impl Read, root: BorrowedFd<'_>, limits: &Limits) -
         }
         tree.add(&mut reader, &member)?;
     }
-    if tree.counts.members == 0 {
+    // A layer may be one that changes nothing.
+    if tree.counts.members == 0 && format == Format::Archive {
         return Err(Refusal::Empty);
     }
     tree.finish()?;
-    Ok(tree.counts)
+    Ok((tree.counts, tree.hidden.map(Hidden::marks).unwrap_or_default()))
 }
 
 /// What is set on a directory only when nothing will be made in it any more: its time, which making changes, and its
@@ -71,6 +84,8 @@ struct Tree<'a> {
     directories: BTreeMap<Vec<u8>, Deferred>,
     /// Names of device nodes not made, for the hard links to them.
     devices: HashSet<Vec<u8>>,
+    /// What a layer says of those below it; `None` where the archive is no layer.
+    hidden: Option<Hidden>,
     counts: Counts,
 }
 
@@ -83,11 +98,25 @@ impl Tree<'_> {
                 _ => Err(Refusal::ImpossibleName { member: shown(&member.path) }),
             };
         };
+        if self.hidden.is_some() {
+            match Special::of(&place, &member.path)? {
+                Special::No => {}
+                Special::Nothing => return Ok(()),
+                Special::Opaque => {
+                    self.parent_of(&place)?;
+                    self.hide(|hidden| hidden.set_opaque(place.parent()));
+                    return Ok(());
+                }
+                Special::Whiteout(gone) => return self.whiteout(&gone),
+            }
+        }
         let (uid, gid) = member::owner(&member.path, member.uid, member.gid)?;
         let (mtime_sec, mtime_nsec) = member.mtime;
         let attributes = Attributes { uid, gid, mode: member.mode, mtime_sec, mtime_nsec };
         let xattrs = self.wanted_xattrs(member)?;
         self.devices.remove(place.path());
+        let is_directory = member.kind == EntryType::Directory;
+        self.hide(|hidden| hidden.replaced(place.path(), is_directory));
         match member.kind {
             EntryType::Directory => self.directory(&place, attributes, xattrs),
             EntryType::Regular | EntryType::Continuous => self.file(reader, member, &place, attributes, &xattrs),
@@ -99,10 +128,34 @@ impl Tree<'_> {
                 self.clear_way(&place, false)?;
                 self.devices.insert(place.path().to_vec());
                 self.counts.devices_skipped += 1;
-                Ok(())
+                // What is not made still replaces what is below.
+                if self.hidden.is_some() { self.whiteout(&place) } else { Ok(()) }
             }
             other => Err(Refusal::Type { member: place.shown(), type_byte: other.as_byte().into() }),
         }
+    }
+
+    fn hide(&mut self, change: impl FnOnce(&mut Hidden)) {
+        if let Some(hidden) = &mut self.hidden {
+            change(hidden);
+        }
+    }
+
+    /// Hides what layers below have here: a character device 0:0, which since Linux 5.8 takes no capability. It hides nothing of its own layer:
+    /// over a directory of it, it makes that opaque, and over a file nothing is left to do.
+    fn whiteout(&mut self, place: &Place) -> Result<(), Refusal> {
+        let parent = self.parent_of(place)?;
+        match fs::statat(parent, place.name(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode).is_dir() => self.hide(|h| h.set_opaque(place.path())),
+            Ok(_) => {}
+            Err(Errno::NOENT) => {
+                fs::mknodat(parent, place.name(), FileType::CharacterDevice, Mode::empty(), 0)
+                    .map_err(|e| failed("mknodat(whiteout)", place, e))?;
+                self.hide(|h| h.whited_out(place.path()));
+            }
+            Err(e) => return Err(failed("fstatat", place, e)),
+        }
+        Ok(())
     }
 
     fn wanted_xattrs(&mut self, member: &Member) -> Result<Vec<(CString, Vec<u8>)>, Refusal> {
@@ -182,11 +235,11 @@ impl Tree<'_> {
             self.counts.devices_skipped += 1;
             return Ok(());
         }
-        if to == *place {
+        if to == *place || self.hidden.as_ref().is_some_and(|h| h.is_whiteout(to.path())) {
             return Err(missing());
         }
         self.clear_way(place, false)?;
-        let from = open_below(self.root, to.parent(), &to)?;
+        let from = open_below(self.root, to.parent(), &to, self.hidden.as_mut())?;
         let parent = self.parent_of(place)?;
         // No flag: a link as target is linked itself, not followed.
         fs::linkat(from, to.name(), parent, place.name(), AtFlags::empty()).map_err(|e| match e {
@@ -210,6 +263,7 @@ impl Tree<'_> {
         fs::unlinkat(parent, place.name(), flags).map_err(|e| failed("unlinkat", place, e))?;
         if is_directory {
             self.directories.remove(place.path());
+            self.hide(|hidden| hidden.removed(place.path()));
             self.parent = None;
         }
         Ok(())
@@ -222,10 +276,21 @@ impl Tree<'_> {
             return Ok(self.root);
         }
         if self.parent.as_ref().is_none_or(|(path, _)| path != wanted) {
-            let fd = open_below(self.root, wanted, place)?;
+            self.make_way_through_whiteouts(place)?;
+            let fd = open_below(self.root, wanted, place, self.hidden.as_mut())?;
             self.parent = Some((wanted.to_vec(), fd));
         }
         Ok(self.parent.as_ref().expect("set a line above").1.as_fd())
+    }
+
+    /// A layer that removes a directory and has files in a new one of its name: the new one is opaque.
+    fn make_way_through_whiteouts(&mut self, place: &Place) -> Result<(), Refusal> {
+        let Some(hidden) = &mut self.hidden else { return Ok(()) };
+        for path in hidden.whiteouts_above(place.path()) {
+            fs::unlinkat(self.root, path.as_slice(), AtFlags::empty()).map_err(|e| failed("unlinkat", place, e))?;
+            hidden.replaced(&path, true);
+        }
+        Ok(())
     }
 
     fn finish(&self) -> Result<(), Refusal> {
@@ -241,7 +306,12 @@ impl Tree<'_> {
 }
 
 /// Opens the directory `path` (empty: the root), making what is missing of it with 0755 of root.
-fn open_below(root: BorrowedFd<'_>, path: &[u8], member: &Place) -> Result<OwnedFd, Refusal> {
+fn open_below(
+    root: BorrowedFd<'_>,
+    path: &[u8],
+    member: &Place,
+    mut hidden: Option<&mut Hidden>,
+) -> Result<OwnedFd, Refusal> {
     let whole: &[u8] = if path.is_empty() { b"." } else { path };
     let open = || fs::openat2(root, whole, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), BENEATH);
     let through = |e| match e {
@@ -253,9 +323,14 @@ fn open_below(root: BorrowedFd<'_>, path: &[u8], member: &Place) -> Result<Owned
         done => return done.map_err(through),
     }
     let mut at = fs::openat2(root, ".", DIRECTORY, Mode::empty(), BENEATH).map_err(through)?;
+    let mut done = 0;
     for part in path.split(|&b| b == b'/') {
+        done += part.len() + usize::from(done > 0);
         match fs::mkdirat(&at, part, Mode::RWXU) {
             Ok(()) => {
+                if let Some(hidden) = hidden.as_mut() {
+                    hidden.made_unasked(&path[..done]);
+                }
                 let new = fs::openat2(&at, part, DIRECTORY, Mode::empty(), BENEATH).map_err(through)?;
                 fs::fchmod(&new, Mode::from_raw_mode(0o755)).map_err(|e| failed("fchmod", member, e))?;
                 at = new;

@@ -6,6 +6,7 @@
 
 mod decode;
 mod extract;
+mod layer;
 pub(crate) mod member;
 mod pax;
 mod reader;
@@ -20,9 +21,11 @@ use nix::unistd::ForkResult;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use extract::Counts;
+pub(crate) use layer::LayerMarks;
 pub use member::Refusal;
 
 use crate::progress::Progress;
@@ -43,6 +46,41 @@ impl Default for Limits {
     fn default() -> Self {
         Self { members: 2_000_000, bytes: 64 << 30, seconds: 3600 }
     }
+}
+
+/// What an archive is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// All of a system.
+    Archive,
+    /// What a layer of an OCI image changes of those below it: with whiteouts (image-spec, `layer.md`).
+    Layer,
+}
+
+/// What the child says in the end.
+#[derive(Serialize, Deserialize)]
+struct Report {
+    counts: Counts,
+    marks: LayerMarks,
+}
+
+/// Of a report: paths of directories, of which an honest layer has a few.
+const MAX_REPORT: usize = 16 << 20;
+
+/// Whether one of these names, without `./` before and `/` behind, is among the first of a plain tar archive; never of one that is compressed
+/// or damaged. To tell what it is, by the reader alone: no decompressor runs here.
+pub(crate) fn begins_with(archive: File, names: &[&str]) -> bool {
+    const ENOUGH: usize = 64;
+    let mut reader = reader::Reader::new(io::BufReader::new(archive), &Limits::default());
+    for _ in 0..ENOUGH {
+        let Ok(Some(member)) = reader.next() else { return false };
+        let path = member.path.strip_prefix(b"./").unwrap_or(&member.path);
+        let path = path.strip_suffix(b"/").unwrap_or(path);
+        if names.iter().any(|name| name.as_bytes() == path) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Why unpacking failed.
@@ -84,6 +122,8 @@ pub struct Unpacked {
     pub sha256: String,
     /// Its contents.
     pub counts: Counts,
+    /// Of a layer: what is to be done with its directories, which only the host's root may.
+    pub(crate) marks: LayerMarks,
 }
 
 /// Unpacks `archive` into the empty directory `target`. On an error the directory holds a part; removing it is the
@@ -91,6 +131,7 @@ pub struct Unpacked {
 pub(crate) fn unpack(
     archive: &mut File,
     target: BorrowedFd<'_>,
+    format: Format,
     limits: &Limits,
     progress: &mut dyn Progress,
 ) -> Result<Unpacked, UnpackError> {
@@ -103,7 +144,7 @@ pub(crate) fn unpack(
     match sys::fork_single_threaded().map_err(UnpackError::Fork)? {
         ForkResult::Child => {
             drop((data, report));
-            child(target, child_data.as_fd(), child_report.as_fd(), limits)
+            child(target, child_data.as_fd(), child_report.as_fd(), format, limits)
         }
         ForkResult::Parent { child } => {
             drop((child_data, child_report));
@@ -114,26 +155,36 @@ pub(crate) fn unpack(
 }
 
 /// The child from fork to exit. Its report is JSON, the result as it is.
-fn child(target: BorrowedFd<'_>, data: BorrowedFd<'_>, report: BorrowedFd<'_>, limits: &Limits) -> ! {
+fn child(target: BorrowedFd<'_>, data: BorrowedFd<'_>, report: BorrowedFd<'_>, format: Format, limits: &Limits) -> ! {
     let run = || match sandbox::enter(target, data, report, limits) {
         Err(refusal) => tell(report, &Err(refusal)),
-        Ok(()) => tell(rustix::stdio::stdout(), &extract_stdin(limits)),
+        Ok(()) => tell(rustix::stdio::stdout(), &extract_stdin(format, limits)),
     };
     // A panic must not unwind into the parent's frames, of which this process has a copy.
     let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or(false);
     sys::exit_child(i32::from(!told))
 }
 
-fn extract_stdin(limits: &Limits) -> Result<Counts, Refusal> {
+fn extract_stdin(format: Format, limits: &Limits) -> Result<Report, Refusal> {
     let input = io::BufReader::with_capacity(256 << 10, Stdin);
     let damaged = |e: io::Error| Refusal::Damaged { after: String::new(), reason: e.to_string() };
-    extract::extract(decode::decoder(input).map_err(damaged)?, sandbox::open_root()?.as_fd(), limits)
+    let (counts, marks) =
+        extract::extract(decode::decoder(input).map_err(damaged)?, sandbox::open_root()?.as_fd(), format, limits)?;
+    Ok(Report { counts, marks })
 }
 
-/// One write, for it is less than a pipe holds.
-fn tell(report: BorrowedFd<'_>, result: &Result<Counts, Refusal>) -> bool {
+/// A refusal is less than a pipe holds, so it waits for nobody; a longer report comes when all was read, and the parent listens.
+fn tell(report: BorrowedFd<'_>, result: &Result<Report, Refusal>) -> bool {
     let json = serde_json::to_vec(result).unwrap_or_default();
-    !json.is_empty() && rustix::io::write(report, &json) == Ok(json.len())
+    let mut left = json.as_slice();
+    while !left.is_empty() {
+        match rustix::io::write(report, left) {
+            Ok(n) => left = &left[n..],
+            Err(Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+    !json.is_empty()
 }
 
 struct Stdin;
@@ -174,20 +225,20 @@ fn feed_and_listen(
         if !ready(report.as_fd(), PollFlags::IN, deadline)? {
             return Err(timed_out());
         }
-        let mut chunk = [0; 4096];
+        let mut chunk = [0; 16 << 10];
         match rustix::io::read(report, &mut chunk) {
             Ok(0) => break,
-            Ok(n) if json.len() < 64 << 10 => json.extend_from_slice(&chunk[..n]),
+            Ok(n) if json.len() < MAX_REPORT => json.extend_from_slice(&chunk[..n]),
             Ok(_) => return Err(UnpackError::Died(String::from("it talks nonsense"))),
             Err(Errno::INTR) => {}
             Err(e) => return Err(UnpackError::Call { call: "read(report)", source: e.into() }),
         }
     }
     let status = child.wait().map_err(|e| UnpackError::Call { call: "waitpid()", source: e.into() })?;
-    let result: Result<Counts, Refusal> =
+    let result: Result<Report, Refusal> =
         serde_json::from_slice(&json).map_err(|_| UnpackError::Died(describe(status)))?;
-    let counts = result.map_err(UnpackError::Refused)?;
-    Ok(Unpacked { sha256: format!("{:x}", hash.finalize()), counts })
+    let Report { counts, marks } = result.map_err(UnpackError::Refused)?;
+    Ok(Unpacked { sha256: format!("{:x}", hash.finalize()), counts, marks })
 }
 
 fn describe(status: nix::sys::wait::WaitStatus) -> String {

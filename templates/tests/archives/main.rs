@@ -4,6 +4,7 @@
 mod compressed;
 mod honest;
 mod hostile;
+mod images;
 mod stores;
 mod support;
 
@@ -12,5 +13,5 @@ fn main() -> std::process::ExitCode {
     if arguments.first().is_some_and(|a| a == "--another") {
         return stores::be_another(&arguments[1..]);
     }
-    support::run(&[hostile::TESTS, honest::TESTS, compressed::TESTS, stores::TESTS].concat())
+    support::run(&[hostile::TESTS, honest::TESTS, compressed::TESTS, images::TESTS, stores::TESTS].concat())
 }

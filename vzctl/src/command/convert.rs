@@ -92,6 +92,9 @@ fn change_layout(context: &Context, container: &Subject, wanted: Layout, interru
 
 /// Makes the new area, as it will be; what its configuration will be.
 fn make(node: &Node, container: &Subject, wanted: Layout, place: &Place) -> Result<Subject, Failure> {
+    if let (Layout::Ploop(_), Some(tree)) = (wanted, &container.settings.tree) {
+        decide::refuse_without_init(node, &tree.to_string())?;
+    }
     let bases = decide::ids(container)?;
     let source =
         vzrt::rootfs::merged(&decide::root(node, container, bases)?).map_err(|e| failed(&vzrt::VerbError::Root(e)))?;
@@ -134,8 +137,9 @@ fn make_simfs(node: &Node, target: Subject, area: &Path, source: &OwnedFd) -> Re
 /// is done for what is in them.
 fn fill_upper(node: &Node, tree: &TemplateTree, file: &Path, source: &OwnedFd) -> Result<(), AreaError> {
     area::fill(file, source)?;
-    let lower =
-        rootfs::stacked(&templates::Store::open(&node.global.template_dir).tree_by_id(&tree.to_string())?.layers)?;
+    let store = templates::Store::open(&node.global.template_dir);
+    let lower = rootfs::stacked(&store.tree_by_id(&tree.to_string())?.layers)?;
+    let lower = area::hold_at(&lower, ".")?;
     let mount = image::mount(&image::attach(file)?)?;
     let upper = area::hold_at(&mount, image::ROOT)?;
     let call = |call: &str, name: &std::ffi::CStr, e: rustix::io::Errno| {

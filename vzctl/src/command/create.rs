@@ -203,6 +203,9 @@ fn make(
         area::image_bytes(&wanted)?;
     }
     let tree = tree(node, template)?;
+    if ploop {
+        decide::refuse_without_init(node, &tree.to_string())?;
+    }
     safe_to_stop()?;
     // Held until the configuration that names the range is saved.
     let range = range(context, &wanted)?;

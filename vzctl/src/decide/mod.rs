@@ -2,6 +2,7 @@
 
 mod guarantee;
 mod masks;
+mod program;
 mod resources;
 mod root;
 mod spec;
@@ -24,6 +25,7 @@ pub use root::{
     own_area, own_project, ploop_image, root, trees, wants_quota,
 };
 
+pub use program::refuse_without_init;
 pub use spec::rlimits;
 
 use crate::config::Node;
@@ -45,7 +47,11 @@ const INIT: [&str; 3] = ["/sbin/init", "/etc/init", "/bin/init"];
 pub fn plan(node: &Node, container: &Subject) -> Result<Plan, Failure> {
     let ctid = container.ctid;
     let ids = ids(container)?;
-    let spec = spec::spec(node, container, ids)?;
+    let mut spec = spec::spec(node, container, ids)?;
+    let program = program::of(node, container)?;
+    if let Some(program) = &program {
+        program.put_into(&mut spec)?;
+    }
     let dev_nodes = spec::BASE_NODES.iter().map(|n| (*n).to_owned());
     let granted = container.settings.devnodes.iter().filter(|d| !d.access.is_none()).map(|d| d.name.clone());
     let vz = Extras {
@@ -62,7 +68,8 @@ pub fn plan(node: &Node, container: &Subject) -> Result<Plan, Failure> {
         guest: guest_plan(node, container)?,
         dev_nodes: dev_nodes.collect(),
         granted_nodes: granted.collect(),
-        init: INIT.map(str::to_owned).to_vec(),
+        init: program.as_ref().map_or_else(|| INIT.map(str::to_owned).to_vec(), program::Program::paths),
+        stop_signal: program.as_ref().map(program::Program::stop_signal),
         filter: None,
         log_file: node.global.log_file.clone(),
         restart_argv: restart_argv(node, ctid)?,

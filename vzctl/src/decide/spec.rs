@@ -98,7 +98,7 @@ pub(super) fn spec(node: &Node, container: &Subject, ids: IdRange) -> Result<Spe
     spec.build().map_err(bad)
 }
 
-fn vz_path() -> &'static str {
+pub(super) fn vz_path() -> &'static str {
     concat!("PATH=", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 }
 

@@ -35,6 +35,9 @@ pub(super) fn of_cache(error: &CacheError) -> PkgExit {
     match error {
         CacheError::Recipe(RecipeError::NotFound { .. }) => PkgExit::NotFound,
         CacheError::Store(e) => of_store(e),
+        CacheError::Oci(_) | CacheError::Unpack { .. } | CacheError::Hash { .. } | CacheError::NoSystem { .. } => {
+            PkgExit::Broken
+        }
         CacheError::Command { .. } | CacheError::Tar { .. } | CacheError::Debian(_) => PkgExit::CommandFailed,
         _ => PkgExit::System,
     }

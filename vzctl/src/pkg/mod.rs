@@ -65,8 +65,16 @@ pub fn definition() -> Command {
         ])
         .subcommands([
             Command::new("create").about("Make something").subcommand_required(true).subcommand(
-                Command::new("cache").about("Make the cache of an OS template, to create containers from").arg(name()),
+                os::create_command("cache", "Make the cache of an OS template, to create containers from").arg(name()),
             ),
+            Command::new("update").about("Renew something").subcommand_required(true).subcommand(
+                os::create_command("cache", "Make a new version of an OS template; containers stay on theirs")
+                    .arg(name()),
+            ),
+            Command::new("info")
+                .about("Tell what there is to know of an OS template")
+                .arg(name())
+                .arg(Arg::new("json").short('j').long("json").action(ArgAction::SetTrue).help("As JSON")),
             Command::new("remove")
                 .about("Remove something")
                 .subcommand_required(true)
@@ -98,7 +106,11 @@ fn run(matches: &ArgMatches) -> PkgOutcome {
     match matches.subcommand() {
         Some(("remove", m)) if m.subcommand_name() == Some("appcache") => appcache::remove(&node, &store, inner(m)),
         Some(("list", m)) if m.subcommand_name() == Some("appcache") => appcache::list(&node, &store, inner(m)),
-        Some(("create", m)) => os::create(&store, named(m)),
+        Some(("create", m)) => os::create(&store, cache(m)),
+        Some(("update", m)) => os::update(&node, &store, cache(m)),
+        Some(("info", m)) => {
+            os::info(&node, &store, m.get_one("name").expect("clap requires a name"), m.get_flag("json"))
+        }
         Some(("remove", m)) => os::remove(&node, &store, named(m)),
         Some(("capture", m)) => capture::run(&node, &store, m),
         Some(("list", m)) => os::list(&store, m.get_flag("json")),
@@ -113,6 +125,11 @@ fn apps_dir(node: &Node) -> PathBuf {
 
 fn inner(matches: &ArgMatches) -> &ArgMatches {
     matches.subcommand().expect("clap requires what it is about").1
+}
+
+/// The arguments of `… cache`.
+fn cache(matches: &ArgMatches) -> &ArgMatches {
+    matches.subcommand().map_or(matches, |(_, cache)| cache)
 }
 
 fn named(matches: &ArgMatches) -> &TemplateName {

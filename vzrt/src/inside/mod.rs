@@ -215,6 +215,13 @@ impl<'a> Inside<'a> {
     /// Asks the container's init to halt: by its own `halt`, as vzctl did, and where there is none by the signal systemd takes for it.
     /// Comes back at once or within seconds; whether the container then halts is for the caller to see.
     pub(crate) fn halt(&self) {
+        // The program of an image: its own signal, as podman and docker stop it. One that takes no notice will have to be killed.
+        if let Some(signal) = self.plan.vz.stop_signal {
+            if let Err(e) = sys::send_number(&self.running.init, signal) {
+                tracing::debug!("pidfd_send_signal({signal}): {e}");
+            }
+            return;
+        }
         let asked = self.edit(Duration::from_secs(5), || {
             null_stdio()?;
             self.become_program(&Program::Argv(vec!["halt".into()]), "TERM=linux", None).map(|never| match never {})
