@@ -11,11 +11,10 @@ use super::document::{Document, DocumentError};
 use crate::Exit;
 
 /// The ways of `ADD_IP` and `DEL_IP`.
-const ADDRESS: [(&str, AddressStyle); 8] = [
+const ADDRESS: [(&str, AddressStyle); 7] = [
     ("builtin:auto", AddressStyle::Auto),
     ("builtin:venet", AddressStyle::Venet),
     ("builtin:networkd", AddressStyle::Of(Manager::Networkd)),
-    ("builtin:netplan", AddressStyle::Of(Manager::Netplan)),
     ("builtin:networkmanager", AddressStyle::Of(Manager::NetworkManager)),
     ("builtin:ifcfg", AddressStyle::Of(Manager::Ifcfg)),
     ("builtin:suse-ifcfg", AddressStyle::Of(Manager::SuseIfcfg)),

@@ -203,6 +203,7 @@ pub fn dist_of(node: &Node, container: &Subject) -> Result<Dist, Failure> {
     let ostemplate = container.settings.ostemplate.as_deref();
     let store = templates::Store::open(&node.global.template_dir);
     let name = ostemplate.and_then(|name| name.parse::<templates::TemplateName>().ok());
+    // What is wrong with a recipe is for who makes a template from it; a template without one is the ordinary case.
     let recipe = name.and_then(|name| templates::Recipe::load(&name, &store.recipes_dir()).ok());
     let recipe = recipe.as_ref().map(|recipe| recipe.distribution.as_str());
     let choice = dist::choose(&node.dists_dir(), recipe, ostemplate, || tree_names(node, container), |p| p.exists());

@@ -98,29 +98,49 @@ fn a_login_is_put_on_the_console_in_the_words_of_each_init() {
         );
     }
     let devuan = "id:2:initdefault:\nsi::sysinit:/etc/init.d/rcS\n1:2345:respawn:/sbin/getty 38400 tty1\n";
-    let text = with_console(devuan.as_bytes(), Some("/sbin/getty"), Some("/sbin/agetty")).unwrap();
-    assert!(
-        String::from_utf8(text)
-            .unwrap()
-            .ends_with("\nvz:2345:respawn:/sbin/agetty --noclear --keep-baud console 115200,38400,9600\n")
-    );
+    let text = with_console(devuan.as_bytes(), "/sbin/agetty").unwrap();
+    assert!(String::from_utf8(text).unwrap().ends_with("\nvz:2345:respawn:/sbin/agetty -L 115200 console\n"));
 }
 
 #[test]
 fn an_inittab_that_has_a_login_on_the_console_stays_as_it_is() {
-    let has = |text: &str| with_console(text.as_bytes(), Some("/sbin/getty"), None).is_none();
+    let has = |text: &str| with_console(text.as_bytes(), "/sbin/getty").is_none();
     assert!(has("::sysinit:/etc/init.d/rcS\nconsole::respawn:-/bin/sh\n"));
     assert!(has("::askfirst:-/bin/sh\n"), "busybox: without a terminal it is the console's");
     assert!(has("c:2345:respawn:/sbin/agetty console 38400\n"));
     assert!(has("#console::respawn:/sbin/getty console\n"), "somebody did not want it");
     assert!(!has("::sysinit:/bin/echo console\ntty1::respawn:/sbin/getty 38400 tty1\n"));
-    assert!(with_console(b"tty1::respawn:/x\n", None, None).is_none(), "nothing asks for a login");
     let (dir, root) = tree(&[("sbin/getty", "")]);
     set_console(&root, ConsoleStyle::Auto).unwrap();
     assert!(!dir.path().join("etc/inittab").exists(), "systemd reads none");
     fs::write(dir.path().join("etc/inittab"), "x").unwrap();
     set_console(&root, ConsoleStyle::Leave).unwrap();
     assert_eq!(fs::read_to_string(dir.path().join("etc/inittab")).unwrap(), "x");
+}
+
+#[test]
+fn upstart_has_a_file_for_the_console_once() {
+    let files =
+        [("sbin/initctl", ""), ("sbin/agetty", ""), ("etc/init/rc.conf", ""), ("etc/inittab", "id:3:initdefault:\n")];
+    let (dir, root) = tree(&files);
+    set_console(&root, ConsoleStyle::Auto).unwrap();
+    let path = dir.path().join("etc/init/vz-console.conf");
+    assert!(fs::read_to_string(&path).unwrap().ends_with("respawn\nexec /sbin/agetty -L 115200 console\n"));
+    assert_eq!(fs::read_to_string(dir.path().join("etc/inittab")).unwrap(), "id:3:initdefault:\n");
+    fs::write(&path, "# mine\n").unwrap();
+    set_console(&root, ConsoleStyle::Auto).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "# mine\n");
+    let (dir, root) =
+        tree(&[("sbin/initctl", ""), ("sbin/agetty", ""), ("etc/init/rc.conf", ""), ("lib/systemd/systemd", "")]);
+    set_console(&root, ConsoleStyle::Auto).unwrap();
+    assert!(!dir.path().join("etc/init/vz-console.conf").exists(), "systemd has taken its place");
+}
+
+#[test]
+fn nothing_is_put_on_the_console_of_a_tree_that_could_not_ask() {
+    let (dir, root) = tree(&[("etc/inittab", "tty1::respawn:/x\n")]);
+    set_console(&root, ConsoleStyle::Auto).unwrap();
+    assert_eq!(fs::read_to_string(dir.path().join("etc/inittab")).unwrap(), "tty1::respawn:/x\n");
 }
 
 #[test]

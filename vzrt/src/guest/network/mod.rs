@@ -28,10 +28,8 @@ pub enum AddressStyle {
 /// A program inside that sets addresses by its own files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Manager {
-    /// `systemd-networkd`.
+    /// `systemd-networkd`, also where netplan writes its other files.
     Networkd,
-    /// Ubuntu's, which writes the files of the next one or of the one before.
-    Netplan,
     /// With keyfiles.
     NetworkManager,
     /// The scripts of Red Hat's relatives, `/etc/sysconfig/network-scripts`.
@@ -44,14 +42,12 @@ pub enum Manager {
 
 impl Manager {
     /// All there are.
-    pub const ALL: [Self; 6] =
-        [Self::Networkd, Self::Netplan, Self::NetworkManager, Self::Ifcfg, Self::SuseIfcfg, Self::Ifupdown];
+    pub const ALL: [Self; 5] = [Self::Networkd, Self::NetworkManager, Self::Ifcfg, Self::SuseIfcfg, Self::Ifupdown];
 
     fn is_in(self, root: &Root) -> bool {
         let any = |paths: &[&str]| paths.iter().any(|path| root.has_file(path));
         match self {
             Self::Networkd => any(&["/usr/lib/systemd/systemd-networkd", "/lib/systemd/systemd-networkd"]),
-            Self::Netplan => any(&["/usr/sbin/netplan", "/sbin/netplan"]),
             Self::NetworkManager => any(&["/usr/sbin/NetworkManager", "/usr/bin/NetworkManager"]),
             // Red Hat's has an `ifup` too, and no /etc/network.
             Self::Ifupdown => any(&["/sbin/ifup", "/usr/sbin/ifup"]) && root.has_directory("/etc/network"),
@@ -67,11 +63,8 @@ impl AddressStyle {
         let told = |manager| match (self, manager) {
             (Self::Venet, _) => false,
             (Self::Of(only), _) => only == manager,
-            // Told twice, these would have two files about one interface.
-            (Self::Auto, Manager::Networkd) => is_there(manager) && !is_there(Manager::Netplan),
-            (Self::Auto, Manager::NetworkManager) => {
-                is_there(manager) && !is_there(Manager::Netplan) && !is_there(Manager::Ifcfg)
-            }
+            // Told twice, it would have two files about one interface.
+            (Self::Auto, Manager::NetworkManager) => is_there(manager) && !is_there(Manager::Ifcfg),
             (Self::Auto, _) => is_there(manager),
         };
         Manager::ALL.into_iter().filter(|manager| told(*manager)).collect()
@@ -107,8 +100,6 @@ fn files(told: &[Manager], addresses: &[Address]) -> Vec<File> {
     };
     vec![
         whole("/etc/systemd/network", "00-vz-venet0.network", 0o644, text::networkd, Manager::Networkd),
-        // Netplan warns of a file that others than root may read.
-        whole("/etc/netplan", "90-vz-venet0.yaml", 0o600, text::netplan, Manager::Netplan),
         // NetworkManager takes no other mode: a keyfile may hold secrets.
         whole(
             "/etc/NetworkManager/system-connections",

@@ -67,7 +67,6 @@ fn list(addresses: &[&str]) -> Vec<Address> {
 
 const NETWORKD: &str = "etc/systemd/network/00-vz-venet0.network";
 const KEYFILE: &str = "etc/NetworkManager/system-connections/vz-venet0.nmconnection";
-const NETPLAN: &str = "etc/netplan/90-vz-venet0.yaml";
 const TWO: [&str; 3] = ["10.0.0.1", "10.0.0.2/24", "2001:db8::1"];
 
 #[test]
@@ -93,9 +92,7 @@ fn a_debian_style_tree_has_both_its_managers_told() {
     assert_eq!(
         body,
         "[Match]\nName=venet0\n\n\
-         [Network]\nLinkLocalAddressing=no\nIPv6AcceptRA=no\nLLDP=no\nKeepConfiguration=yes\n\n\
-         [Address]\nAddress=10.0.0.1/32\n\n[Address]\nAddress=10.0.0.2/24\n\n[Address]\nAddress=2001:db8::1/128\n\n\
-         [Route]\nDestination=0.0.0.0/0\nScope=link\n\n[Route]\nDestination=::/0\n"
+         [Network]\nLinkLocalAddressing=no\nIPv6AcceptRA=no\nLLDP=no\nKeepConfiguration=yes\n"
     );
 }
 
@@ -106,7 +103,7 @@ fn addresses_that_go_are_taken_out_and_with_the_last_all_that_was_ours() {
     tree.write("etc/network/interfaces", own);
     tree.tell(&TWO);
     tree.tell(&["10.0.0.2/24"]);
-    for file in ["etc/network/interfaces", NETWORKD, KEYFILE] {
+    for file in ["etc/network/interfaces", KEYFILE] {
         let text = tree.read(file);
         assert!(text.contains("10.0.0.2/24") && !text.contains("10.0.0.1") && !text.contains("::"), "{file}: {text}");
     }
@@ -197,29 +194,23 @@ fn a_suse_style_tree_has_addresses_and_routes() {
 }
 
 #[test]
-fn an_ubuntu_style_tree_has_netplan_told_which_tells_the_others() {
-    let tree = Tree::with(&["usr/sbin/netplan", "usr/lib/systemd/systemd-networkd", "usr/sbin/NetworkManager"]);
+fn an_ubuntu_style_tree_has_networkd_told_before_what_netplan_makes() {
+    let tree = Tree::with(&["usr/sbin/netplan", "usr/lib/systemd/systemd-networkd"]);
     tree.tell(&TWO);
-    assert_eq!(tree.files(), [NETPLAN]);
-    let text = tree.read(NETPLAN);
-    assert_eq!(
-        text.split_once('\n').unwrap().1,
-        "network:\n  version: 2\n  ethernets:\n    venet0:\n      dhcp4: false\n      dhcp6: false\n      \
-         accept-ra: false\n      link-local: []\n      addresses:\n        - \"10.0.0.1/32\"\n        - \"10.0.0.2/24\"\n\
-         \x20       - \"2001:db8::1/128\"\n      routes:\n        - to: \"0.0.0.0/0\"\n          scope: link\n\
-         \x20       - to: \"::/0\"\n          scope: link\n"
-    );
+    assert_eq!(tree.files(), [NETWORKD]);
+    assert!("00-vz-venet0.network" < "10-netplan-venet0.network");
 }
 
 #[test]
 fn what_is_told_by_one_way_is_not_left_told_by_another() {
-    let tree = Tree::with(&["usr/lib/systemd/systemd-networkd"]);
+    let tree = Tree::with(&["usr/sbin/NetworkManager"]);
     tree.tell(&["10.0.0.1"]);
-    tree.write("usr/sbin/netplan", "");
+    tree.write("etc/sysconfig/network-scripts/ifup-eth", "");
     tree.tell(&["10.0.0.1"]);
-    assert_eq!(tree.files(), [NETPLAN]);
+    let scripts = ["ifcfg-venet0", "ifup-eth"].map(|name| format!("etc/sysconfig/network-scripts/{name}"));
+    assert_eq!(tree.files(), scripts);
     set_network(&tree.root, AddressStyle::Venet, &list(&["10.0.0.9"])).unwrap();
-    assert!(tree.read(NETPLAN).contains("10.0.0.1/32"), "builtin:venet looks at nothing");
+    assert!(tree.read(&scripts[0]).contains("10.0.0.1"), "builtin:venet looks at nothing");
 }
 
 #[test]

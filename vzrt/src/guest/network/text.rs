@@ -27,36 +27,14 @@ pub(super) fn destinations(addresses: &[Address]) -> impl Iterator<Item = &'stat
 }
 
 /// systemd.network(5). The name sorts before what netplan and most people write, and the first file that matches is the one.
-pub(super) fn networkd(addresses: &[Address]) -> String {
-    let mut text = format!(
+///
+/// It names no address. networkd is to manage the interface, so that it counts as configured, and to keep what it finds. Of an address of its own that
+/// somebody else has set in another way (a label) networkd 252 asks the kernel again and again, without end.
+pub(super) fn networkd(_: &[Address]) -> String {
+    format!(
         "{HEADER}[Match]\nName=venet0\n\n\
          [Network]\nLinkLocalAddressing=no\nIPv6AcceptRA=no\nLLDP=no\nKeepConfiguration=yes\n"
-    );
-    for address in addresses {
-        let _ = write!(text, "\n[Address]\nAddress={}\n", with_prefix(*address));
-    }
-    for destination in destinations(addresses) {
-        let _ = write!(text, "\n[Route]\nDestination={destination}\n");
-        // IPv6 has no scopes of routes.
-        text += if destination == "::/0" { "" } else { "Scope=link\n" };
-    }
-    text
-}
-
-/// netplan-yaml(5). Without a renderer: whichever the system has.
-pub(super) fn netplan(addresses: &[Address]) -> String {
-    let mut text = format!(
-        "{HEADER}network:\n  version: 2\n  ethernets:\n    venet0:\n      dhcp4: false\n      dhcp6: false\n      \
-         accept-ra: false\n      link-local: []\n      addresses:\n"
-    );
-    for address in addresses {
-        let _ = writeln!(text, "        - \"{}\"", with_prefix(*address));
-    }
-    text += "      routes:\n";
-    for destination in destinations(addresses) {
-        let _ = write!(text, "        - to: \"{destination}\"\n          scope: link\n");
-    }
-    text
+    )
 }
 
 /// nm-settings-keyfile(5).
