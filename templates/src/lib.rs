@@ -20,6 +20,7 @@ mod cache;
 mod debian;
 mod layers;
 mod name;
+pub mod pm;
 pub mod progress;
 pub mod recipe;
 mod rootdir;

@@ -1,4 +1,4 @@
-//! `vzpkg`: OS templates.
+//! `vzpkg`: OS templates, and application templates in containers.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,6 +9,7 @@ use templates::{Store, TemplateName};
 use crate::config::{Node, node};
 use crate::{Failure, logging};
 
+pub(crate) mod app;
 mod exit;
 mod os;
 
@@ -38,7 +39,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
 pub fn definition() -> Command {
     let name = || Arg::new("name").value_name("OSTEMPLATE").required(true).value_parser(value_parser!(TemplateName));
     Command::new("vzpkg")
-        .about("Makes and lists OS templates")
+        .about("OS templates, and application templates in containers")
         .version(env!("CARGO_PKG_VERSION"))
         .disable_help_subcommand(true)
         .subcommand_required(true)
@@ -61,13 +62,17 @@ pub fn definition() -> Command {
             Command::new("create").about("Make something").subcommand_required(true).subcommand(
                 Command::new("cache").about("Make the cache of an OS template, to create containers from").arg(name()),
             ),
-            Command::new("remove").about("Remove something").subcommand_required(true).subcommand(
-                Command::new("cache").about("Remove the cache of an OS template that no container is on").arg(name()),
-            ),
-            Command::new("list")
-                .about("List OS templates: those that are here, and those that can be made")
+            app::with_remove_args(Command::new("remove").about("Remove application templates from a container"))
+                .subcommand(
+                    Command::new("cache")
+                        .about("Remove the cache of an OS template that no container is on")
+                        .arg(name()),
+                ),
+            app::with_list_args(Command::new("list"))
+                .about("List OS templates, those that are here and those that can be made; or application templates")
                 .arg(Arg::new("json").short('j').long("json").action(ArgAction::SetTrue).help("As JSON")),
         ])
+        .subcommands(app::commands())
 }
 
 type PkgOutcome = Result<(), (PkgExit, Failure)>;
@@ -82,6 +87,7 @@ fn run(matches: &ArgMatches) -> PkgOutcome {
     logging::to_file(node.global.log_file.as_deref(), None);
     let store = Store::open(&node.global.template_dir);
     match matches.subcommand() {
+        Some((verb, m)) if app::is_of_apps(verb, m) => app::run(node, verb, m),
         Some(("create", m)) => os::create(&store, named(m)),
         Some(("remove", m)) => os::remove(&node, &store, named(m)),
         Some(("list", m)) => os::list(&store, m.get_flag("json")),
