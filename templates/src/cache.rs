@@ -263,7 +263,12 @@ fn run_inside(root: &Path, command: &recipe::Command) -> Result<(), CacheError> 
 }
 
 /// `tar(1)` reads the tree while this compresses what it writes, each on a CPU.
-pub(crate) fn pack(root: &Path, file: &Path, epoch: Option<u64>, progress: &mut dyn Progress) -> Result<(), CacheError> {
+pub(crate) fn pack(
+    root: &Path,
+    file: &Path,
+    epoch: Option<u64>,
+    progress: &mut dyn Progress,
+) -> Result<(), CacheError> {
     let mut command = Command::new("tar");
     command.args(["--create", "--format=posix", "--numeric-owner", "--sort=name", "--sparse"]);
     // system.* would be ACLs of the host's directories inherited on the way; file capabilities are security.*.

@@ -55,6 +55,8 @@ pub(crate) struct Locked {
     pub(crate) epoch: u64,
     /// `name=version`, sorted.
     pub(crate) packages: Vec<String>,
+    /// apt's file of which of them were asked for by nobody, as it was: given all by name, apt would take all for asked for.
+    pub(crate) extended_states: String,
 }
 
 /// Fills the empty directory `root`; temporary files go to `scratch`. With `wanted`, with those packages and no others; what went in.
@@ -84,7 +86,13 @@ pub(crate) fn bootstrap(
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     run(command, progress)?;
     let packages = installed(root).map_err(DebianError::Packages)?;
-    let locked = Locked { suite: recipe.suite.clone(), arch: recipe.arch.clone(), epoch, packages };
+    let states = root.join("var/lib/apt/extended_states");
+    let extended_states = match wanted {
+        Some(wanted) => fs_err::write(&states, &wanted.extended_states).map(|()| wanted.extended_states.clone()),
+        None => fs_err::read_to_string(&states),
+    };
+    let extended_states = extended_states.map_err(DebianError::Packages)?;
+    let locked = Locked { suite: recipe.suite.clone(), arch: recipe.arch.clone(), epoch, packages, extended_states };
     match wanted {
         Some(wanted) if wanted.packages != locked.packages => {
             let differs = |p: &&String| !wanted.packages.contains(p);

@@ -26,6 +26,7 @@ mod made;
 mod merged;
 mod name;
 mod oci;
+pub mod pm;
 pub mod progress;
 pub mod recipe;
 mod rootdir;

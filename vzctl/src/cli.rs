@@ -227,10 +227,17 @@ fn words(id: &'static str, value: &'static str) -> Arg {
 }
 
 fn with_create_options(command: Command) -> Command {
-    command.args(request::create_args()).args([Arg::new("config")
-        .long("config")
-        .value_name("SAMPLE")
-        .help("Sample configuration to begin with [default: CONFIGFILE of vz.conf]")])
+    command.args(request::create_args()).args([
+        Arg::new("config")
+            .long("config")
+            .value_name("SAMPLE")
+            .help("Sample configuration to begin with [default: CONFIGFILE of vz.conf]"),
+        Arg::new("apptemplate")
+            .long("apptemplate")
+            .value_name("APP[:PARAMETER=VALUE][,APP…]")
+            .action(ArgAction::Append)
+            .help("Application templates to install"),
+    ])
 }
 
 fn with_start_options(command: Command) -> Command {

@@ -56,7 +56,7 @@ mod view;
 
 pub use channel::Trouble;
 pub use ctid::Ctid;
-pub use inside::{End, Inside, InsideError, Program};
+pub use inside::{End, Inside, InsideError, Program, Stream};
 pub use interrupt::{Interrupt, Interrupted};
 pub use monitor::title;
 pub use plan::Plan;

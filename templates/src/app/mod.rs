@@ -338,6 +338,12 @@ impl AppTemplate {
     }
 }
 
+/// SHA-256 in hexadecimal: by which a file that was written is known again.
+pub fn digest(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
 pub(crate) fn is_word(text: &str, also: &[u8]) -> bool {
     text.len() <= 255
         && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())

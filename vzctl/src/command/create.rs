@@ -30,6 +30,9 @@ pub(super) fn run(context: &Context) -> Outcome {
     let _lock = context.lock("creating")?;
     let interrupt = context.interrupt()?;
     let node = &context.node;
+    let apps: Vec<String> =
+        context.request.matches.get_many::<String>("apptemplate").into_iter().flatten().cloned().collect();
+    crate::pkg::app::check_at_create(node, &apps)?;
     let changes = changes(context)?;
     let wanted = Subject::new(node, begin(context, &changes)?);
     let template = template_name(node, &wanted)?;
@@ -50,6 +53,9 @@ pub(super) fn run(context: &Context) -> Outcome {
     })?;
     tracing::info!("CT configuration saved to {}", node.container_conf(context.ctid).display());
     run_hook(context, &made)?;
+    if !apps.is_empty() {
+        crate::pkg::app::install_at_create(context, &apps).inspect_err(|_| unmake(context, &made))?;
+    }
     tracing::info!("Container private area was created");
     Ok(Exit::Success)
 }
@@ -321,16 +327,25 @@ fn run_hook(context: &Context, made: &Subject) -> Result<(), Failure> {
         vzrt::hooks::run_on_host(&hooks, &vzrt::plan::Hooks { env, ..Default::default() })
             .map_err(|e| Failure::from_error(Exit::ActionScript, &e))
     };
-    run().inspect_err(|_| {
-        tracing::error!("Creation of container private area failed");
-        let undone = vzrt::remove::remove_tree(&made.ve_private).map_err(|e| system(&e)).and_then(|()| {
-            if let Some(name) = &made.settings.name {
-                names::release(node, context.ctid, name).map_err(|e| Failure::from_error(e.exit(), &e))?;
-            }
-            std::fs::remove_file(node.container_conf(context.ctid)).map_err(|e| system(&e))
-        });
-        if let Err(e) = undone {
-            e.tell();
+    run().inspect_err(|_| unmake(context, made))
+}
+
+/// The container never was; what its undoing meets is told, for the caller has an error to end with already.
+fn unmake(context: &Context, made: &Subject) {
+    let node = &context.node;
+    tracing::error!("Creation of container private area failed");
+    let undone = vzrt::remove::remove_tree(&made.ve_private).map_err(|e| system(&e)).and_then(|()| {
+        if let Some(name) = &made.settings.name {
+            names::release(node, context.ctid, name).map_err(|e| Failure::from_error(e.exit(), &e))?;
         }
-    })
+        let apps = node.conf_dir().join(format!("{}.apps", context.ctid));
+        match std::fs::remove_file(apps) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(system(&e)),
+            _ => {}
+        }
+        std::fs::remove_file(node.container_conf(context.ctid)).map_err(|e| system(&e))
+    });
+    if let Err(e) = undone {
+        e.tell();
+    }
 }

@@ -130,7 +130,7 @@ pub(super) fn sweep(parent: &Path) -> Result<(), Failure> {
 /// The configuration and the container's own scripts become `*.destroyed`, as a way back for a mistake.
 fn put_aside(context: &Context) -> Result<(), Failure> {
     let conf_dir = context.node.conf_dir();
-    for suffix in ["conf", "premount", "mount", "start", "stop", "umount", "postumount"] {
+    for suffix in ["conf", "apps", "premount", "mount", "start", "stop", "umount", "postumount"] {
         let file = conf_dir.join(format!("{}.{suffix}", context.ctid));
         match std::fs::rename(&file, file.with_extension(format!("{suffix}.destroyed"))) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {

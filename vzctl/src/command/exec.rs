@@ -99,7 +99,7 @@ pub(super) fn entered(context: &Context) -> Result<(vzrt::Running, vzrt::Plan, v
 }
 
 /// A failure from inside.
-pub(super) fn told(error: &InsideError) -> Failure {
+pub(crate) fn told(error: &InsideError) -> Failure {
     match error {
         InsideError::Trouble(t @ Trouble::NoShell(_)) => {
             Failure::because(Exit::BrokenTemplate, "Unable to find a shell in the container", t)

@@ -32,6 +32,8 @@ use crate::failure::{Outcome, chain};
 use crate::subject::Subject;
 use crate::{Exit, Failure, logging};
 
+pub(crate) use exec::told;
+
 /// Runs a command line; the process's exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     let request = match cli::parse(args) {

@@ -1,5 +1,4 @@
 //! The table of every parameter: what it is called on the command line and in a file, how it is read, written, and put into force.
-//!
 //! The options of `vzctl set` and `create`, the reading and the writing of `CTID.conf`, and the command reference are made from it.
 
 use std::sync::LazyLock;
@@ -101,7 +100,7 @@ impl Param {
     /// Reads the key's value from a file, where a few have another form than the option.
     ///
     /// # Errors
-    /// It is not a value of this parameter.
+    /// As [`Param::parse`].
     pub fn load(&self, value: &str) -> Result<Change, BadValue> {
         self.load.as_ref().unwrap_or(&self.parse)(value)
     }
@@ -283,6 +282,9 @@ fn general() -> Vec<Param> {
         })
         .stored(&["LOCAL_GID"], |s| s.local_gid.map(|n| n.to_string()))
         .only_at_create(),
+        Param::option(G, "templates", "NAME …", "", |v| Ok(Change::Templates(values::app_templates(v))))
+            .stored(&["TEMPLATES"], |s| list(&s.templates, " "))
+            .key_only(),
         Param::option(G, "tree", "NAME@DIGEST", "", |v| TemplateTree::parse(v).map(|tree| Change::Tree(Some(tree))))
             .stored(&["VZ_TREE"], |s| s.tree.as_ref().map(ToString::to_string))
             .key_only(),

@@ -33,6 +33,8 @@ pub struct Settings {
     pub tree: Option<TemplateTree>,
     /// Application layers over the tree, the uppermost last.
     pub layers: Vec<TemplateTree>,
+    /// Application templates that are installed (`TEMPLATES`).
+    pub templates: Vec<String>,
     pub local_uid: Option<u32>,
     pub local_gid: Option<u32>,
 
@@ -104,6 +106,7 @@ pub enum Change {
     Layout(Layout),
     Tree(Option<TemplateTree>),
     Layers(Vec<TemplateTree>),
+    Templates(Vec<String>),
     LocalUid(u32),
     LocalGid(u32),
     /// Never saved.
@@ -214,6 +217,7 @@ impl Settings {
             Change::Layout(layout) => self.layout = Some(layout),
             Change::Tree(tree) => self.tree = tree,
             Change::Layers(layers) => self.layers = layers,
+            Change::Templates(names) => self.templates = names,
             Change::LocalUid(uid) => self.local_uid = Some(uid),
             Change::LocalGid(gid) => self.local_gid = Some(gid),
             Change::UserPassword { .. } => {}

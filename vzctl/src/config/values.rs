@@ -529,6 +529,11 @@ pub(crate) fn layers(value: &str) -> Result<Vec<TemplateTree>, BadValue> {
     value.split_whitespace().map(TemplateTree::parse).collect()
 }
 
+/// Names of application templates: `TEMPLATES="nginx .redis"`. OpenVZ's EZ templates begin with a dot.
+pub(crate) fn app_templates(value: &str) -> Vec<String> {
+    value.split_whitespace().map(str::to_owned).collect()
+}
+
 /// Names of the host's network devices given to a container.
 pub(crate) fn interface_list(value: &str) -> Result<Vec<String>, BadValue> {
     words(value).map(interface_name).collect()

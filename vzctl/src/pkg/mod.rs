@@ -1,4 +1,4 @@
-//! `vzpkg`: OS templates.
+//! `vzpkg`: OS templates, and application templates in containers.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,6 +9,7 @@ use templates::{Store, TemplateName};
 use crate::config::{Node, node};
 use crate::{Failure, logging};
 
+pub(crate) mod app;
 mod appcache;
 mod capture;
 mod exit;
@@ -44,7 +45,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
 pub fn definition() -> Command {
     let name = || Arg::new("name").value_name("OSTEMPLATE").required(true).value_parser(value_parser!(TemplateName));
     Command::new("vzpkg")
-        .about("Makes and lists OS templates")
+        .about("OS templates, and application templates in containers")
         .version(env!("CARGO_PKG_VERSION"))
         .disable_help_subcommand(true)
         .subcommand_required(true)
@@ -67,17 +68,11 @@ pub fn definition() -> Command {
             Command::new("create").about("Make something").subcommand_required(true).subcommand(
                 os::create_command("cache", "Make the cache of an OS template, to create containers from").arg(name()),
             ),
-            Command::new("update").about("Renew something").subcommand_required(true).subcommand(
+            app::with_names(Command::new("update").about("Bring the packages of a container up to date")).subcommand(
                 os::create_command("cache", "Make a new version of an OS template; containers stay on theirs")
                     .arg(name()),
             ),
-            Command::new("info")
-                .about("Tell what there is to know of an OS template")
-                .arg(name())
-                .arg(Arg::new("json").short('j').long("json").action(ArgAction::SetTrue).help("As JSON")),
-            Command::new("remove")
-                .about("Remove something")
-                .subcommand_required(true)
+            app::with_names(Command::new("remove").about("Remove application templates from a container"))
                 .subcommand(
                     Command::new("cache")
                         .about("Remove the cache of an OS template that no container is on")
@@ -85,11 +80,12 @@ pub fn definition() -> Command {
                 )
                 .subcommand(appcache::remove_definition()),
             capture::definition(),
-            Command::new("list")
-                .about("List OS templates: those that are here, and those that can be made")
+            app::with_list_args(Command::new("list"))
+                .about("List OS templates, those that are here and those that can be made; or application templates")
                 .arg(Arg::new("json").short('j').long("json").action(ArgAction::SetTrue).help("As JSON"))
                 .subcommand(appcache::list_definition()),
         ])
+        .subcommands(app::commands())
 }
 
 type PkgOutcome = Result<(), (PkgExit, Failure)>;
@@ -106,11 +102,10 @@ fn run(matches: &ArgMatches) -> PkgOutcome {
     match matches.subcommand() {
         Some(("remove", m)) if m.subcommand_name() == Some("appcache") => appcache::remove(&node, &store, inner(m)),
         Some(("list", m)) if m.subcommand_name() == Some("appcache") => appcache::list(&node, &store, inner(m)),
+        Some((verb, m)) if app::is_of_apps(verb, m) => app::run(node, verb, m),
         Some(("create", m)) => os::create(&store, cache(m)),
         Some(("update", m)) => os::update(&node, &store, cache(m)),
-        Some(("info", m)) => {
-            os::info(&node, &store, m.get_one("name").expect("clap requires a name"), m.get_flag("json"))
-        }
+        Some(("info", m)) => os::info(&node, &store, m.get_one("name").map_or("", String::as_str), m.get_flag("json")),
         Some(("remove", m)) => os::remove(&node, &store, named(m)),
         Some(("capture", m)) => capture::run(&node, &store, m),
         Some(("list", m)) => os::list(&store, m.get_flag("json")),

@@ -136,11 +136,14 @@ pub(super) fn remove(node: &Node, store: &Store, name: &TemplateName) -> PkgOutc
 }
 
 /// What there is to know of one template.
-pub(super) fn info(node: &Node, store: &Store, name: &TemplateName, json: bool) -> PkgOutcome {
+pub(super) fn info(node: &Node, store: &Store, name: &str, json: bool) -> PkgOutcome {
+    let name: TemplateName = name.parse().map_err(|e| {
+        (PkgExit::BadParameter, Failure::because(crate::Exit::System, format!("Bad OS template name {name}"), &e))
+    })?;
     let failed = |e: &StoreError| (exit::of_store(e), Failure::from_error(crate::Exit::System, e));
     let system = |e: &(dyn std::error::Error + 'static)| (PkgExit::System, Failure::from_error(crate::Exit::System, e));
     let all = store.list().map_err(|e| failed(&e))?;
-    let Some(template) = all.into_iter().find(|t| t.name == *name) else {
+    let Some(template) = all.into_iter().find(|t| t.name == name) else {
         return Err(failed(&StoreError::NotFound { name: name.to_string(), cache: store.cache_dir() }));
     };
     let users = users(node)?;

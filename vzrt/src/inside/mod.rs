@@ -4,6 +4,7 @@
 //! and takes nothing of the host along: no descriptor but the pipes or the terminal made for it, no variable, no directory. It is not
 //! dumpable, so no process inside can trace it or look at its descriptors before it has become a program of the container.
 
+mod capture;
 mod proxy;
 mod terminal;
 
@@ -26,6 +27,7 @@ use crate::state::{RunDir, Running};
 use crate::userquota::UserQuota;
 use crate::{container, sys, view};
 
+pub use capture::Stream;
 pub(crate) use proxy::{as_stdio, write_all};
 pub use terminal::TerminalEnd;
 pub(crate) use terminal::{Raw, TerminalSignals};

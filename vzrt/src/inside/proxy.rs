@@ -15,9 +15,9 @@ use crate::error::{Call, Failed};
 
 /// One side's three descriptors.
 pub(super) struct Stdio {
-    input: OwnedFd,
-    output: OwnedFd,
-    error: OwnedFd,
+    pub(super) input: OwnedFd,
+    pub(super) output: OwnedFd,
+    pub(super) error: OwnedFd,
 }
 
 impl Stdio {
@@ -52,6 +52,12 @@ impl Pipes {
             inner: Stdio { input: in_read, output: out_write, error: err_write },
             outer: Stdio { input: in_write, output: out_read, error: err_read },
         })
+    }
+
+    /// Our ends, the program's closed.
+    pub(super) fn outer(self) -> Stdio {
+        drop(self.inner);
+        self.outer
     }
 
     /// Copies until the program has ended and what it wrote is through. What it left running in the background may keep its ends open; that
@@ -147,7 +153,7 @@ fn fetch(from: BorrowedFd, pending: &mut Vec<u8>) -> bool {
 }
 
 /// Writes to the pipe what it has room for; false when nobody reads it any more.
-fn feed(pending: &mut Vec<u8>, to: Option<&OwnedFd>) -> bool {
+pub(super) fn feed(pending: &mut Vec<u8>, to: Option<&OwnedFd>) -> bool {
     let Some(to) = to else { return false };
     while !pending.is_empty() {
         match rustix::io::write(to, pending) {
