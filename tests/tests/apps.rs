@@ -160,6 +160,7 @@ fn what_cannot_be_is_refused_with_the_codes_of_vztt_and_changes_nothing() {
     assert_eq!(node.status(102), "CTID 102 deleted unmounted down");
     assert_eq!(node.status(103), "CTID 103 deleted unmounted down");
     assert_eq!(node.status(101), "CTID 101 exist unmounted down");
+    node.done(["destroy", "101"]);
     assert_eq!(node.leftovers(), [""; 0]);
 }
 

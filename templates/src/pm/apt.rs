@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use fs_err as fs;
 use nix::fcntl::{Flock, FlockArg};
+use rustix::pipe::PipeFlags;
 
 use super::PmError;
 use super::status::{Installed, is_name};
@@ -255,13 +256,13 @@ fn inst(line: &str, archives: &Path) -> Option<Deb> {
 /// Runs apt, showing its lines; they come back.
 fn run(mut command: Command, what: &str, progress: &mut dyn Progress) -> Result<Vec<String>, PmError> {
     // One pipe for both: in the order it said things, and nothing to wait for on the other.
-    let (reader, writer) = io::pipe()?;
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
     let mut child = command.spawn().map_err(|source| PmError::Run { program: "apt-get", source })?;
     // The command holds the pipe's other end too.
     drop(command);
     let mut lines = Vec::new();
-    for line in BufReader::new(reader).split(b'\n') {
+    for line in BufReader::new(std::fs::File::from(reader)).split(b'\n') {
         let line = shown(line?.trim_ascii());
         progress.message(&line);
         lines.push(line);

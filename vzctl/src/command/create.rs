@@ -335,6 +335,11 @@ fn unmake(context: &Context, made: &Subject) {
     let node = &context.node;
     tracing::error!("Creation of container private area failed");
     let undone = vzrt::remove::remove_tree(&made.ve_private).map_err(|e| system(&e)).and_then(|()| {
+        // Made to mount on, when something was to be installed.
+        match std::fs::remove_dir(&made.ve_root) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(system(&e)),
+            _ => {}
+        }
         if let Some(name) = &made.settings.name {
             names::release(node, context.ctid, name).map_err(|e| Failure::from_error(e.exit(), &e))?;
         }
