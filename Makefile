@@ -84,7 +84,7 @@ test-power-cut: build ## cuts that machine's power while containers write, and c
 reference-shell: build build-tests ## a shell in that machine; ends with it
 	$(MACHINE) shell --debian $(DEBIAN)
 
-bench-fairness: build ## how CPU time is divided, beside plain cgroups; about half an hour (plots, where gnuplot is installed)
+bench-fairness: build ## how CPU time and disks are divided, beside plain cgroups; about 45 minutes (plots, where gnuplot is installed)
 	$(CARGO) build --release --locked -p tests --bin fairness
 	target/release/fairness
 

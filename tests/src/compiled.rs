@@ -28,8 +28,11 @@ pub const TICK: Tool = Tool("tick", "tests/src/bin/bench/tick.c");
 /// Sleeps, works a little and says how late it woke up: for `fairness`.
 pub const WAKE: Tool = Tool("wake", "tests/src/bin/fairness/wake.c");
 
+/// Keeps a disk busy: for `fairness`.
+pub const IO: Tool = Tool("io", "tests/src/bin/fairness/io.c");
+
 /// All of them.
-pub const ALL: [Tool; 6] = [ATTACK, TAKE, DISK, WORK, TICK, WAKE];
+pub const ALL: [Tool; 7] = [ATTACK, TAKE, DISK, WORK, TICK, WAKE, IO];
 
 impl Tool {
     /// The compiled tool, made if this source has not been compiled yet.

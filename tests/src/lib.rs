@@ -6,6 +6,7 @@ pub mod compiled;
 pub mod containers;
 pub mod machine;
 pub mod node;
+pub mod own_disk;
 pub mod program;
 pub mod session;
 pub mod skips;

@@ -90,7 +90,7 @@ impl Weigher {
 
 fn found(scheduler: &str, cost: &str, disk: &Device) -> Weigher {
     let (active, offered) = schedulers(scheduler);
-    let number = format!("{}:{}", disk.major, disk.minor);
+    let number = format!("{}:{} ", disk.major, disk.minor);
     let enabled = |line: &str| line.strip_prefix(&number).is_some_and(|rest| rest.split(' ').any(|w| w == "enable=1"));
     match active.as_str() {
         "bfq" => Weigher::Bfq,

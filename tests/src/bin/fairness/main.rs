@@ -1,8 +1,10 @@
-//! How fair CPU time is divided: each container's part beside its entitlement, beside the same in plain cgroups made by hand, which is what the kernel
-//! can do, and in LXC. Prints tables with medians and spreads, keeps the figures for plots; asserts nothing. Ends by itself. `make bench-fairness`.
+//! How fair CPU time and block I/O are divided: each container's part beside its entitlement, beside the same in plain cgroups made by hand, which is
+//! what the kernel can do, and CPU time in LXC too. Prints tables with medians and spreads, keeps the figures for plots; asserts nothing. Ends by
+//! itself. `make bench-fairness`.
 
 mod competing;
 mod entitled;
+mod io;
 mod limits;
 mod lxc;
 mod plot;
@@ -44,6 +46,8 @@ enum Part {
     Shares,
     /// `cpulimit`, how soon a change is in force, one alone, and how late a quiet container and the host wake up beside busy ones.
     Limits,
+    /// Block I/O: parts by `ioprio`, `iolimit` and `iopslimit`, on a disk of its own.
+    Io,
 }
 
 fn main() -> ExitCode {
@@ -61,6 +65,9 @@ fn go(arguments: &Arguments) -> Outcome<()> {
     }
     if wanted(Part::Limits) {
         limits::measure(&node, arguments.rounds, window)?;
+    }
+    if wanted(Part::Io) {
+        io::measure(&node, arguments.rounds, window)?;
     }
     Ok(())
 }
