@@ -107,27 +107,30 @@ impl Installed {
     }
 
     /// Those of `came` that nothing else needs: what may go with an application. A package is needed if one that stays depends on
-    /// it, or on something it provides, be it as one of several.
+    /// it, or on something it provides, and nothing that stays will do instead.
     pub fn removable(&self, came: &BTreeSet<String>) -> BTreeSet<String> {
         let mut going: BTreeSet<String> = came.iter().filter(|c| self.has(c)).cloned().collect();
         loop {
-            let stays = self.packages.iter().filter(|p| !going.contains(&p["Package"]));
-            let needs: BTreeSet<&str> =
-                stays.flat_map(|p| [p.get("Depends"), p.get("Pre-Depends")]).flatten().flat_map(|d| names(d)).collect();
-            let needed: BTreeSet<String> = (self.packages.iter())
-                .filter(|p| going.contains(&p["Package"]))
-                .filter(|p| {
-                    let provides = p.get("Provides").into_iter().flat_map(|d| names(d));
-                    needs.contains(p["Package"].as_str()) || provides.into_iter().any(|n| needs.contains(n))
-                })
-                .map(|p| p["Package"].clone())
-                .collect();
+            let (leaving, staying): (Vec<_>, Vec<_>) =
+                self.packages.iter().partition(|p| going.contains(&p["Package"]));
+            let there: BTreeSet<&str> = staying.iter().flat_map(|p| answers_to(p)).collect();
+            let lists = staying.iter().flat_map(|p| [p.get("Depends"), p.get("Pre-Depends")]).flatten();
+            let unmet = lists.flat_map(|list| list.split(',')).filter(|one| !names(one).any(|n| there.contains(n)));
+            let needs: BTreeSet<&str> = unmet.flat_map(names).collect();
+            let needed = leaving.iter().filter(|p| answers_to(p).any(|n| needs.contains(n)));
+            let needed: BTreeSet<String> = needed.map(|p| p["Package"].clone()).collect();
             if needed.is_empty() {
                 return going;
             }
             going.retain(|g| !needed.contains(g));
         }
     }
+}
+
+/// What a package is in the dependencies of others: its name, and what it provides.
+fn answers_to<'a>(package: &'a BTreeMap<&'static str, String>) -> impl Iterator<Item = &'a str> {
+    let provides = package.get("Provides").into_iter().flat_map(|list| names(list));
+    std::iter::once(package["Package"].as_str()).chain(provides)
 }
 
 /// The names in a list of dependencies, without versions and architectures.
@@ -208,6 +211,13 @@ mod tests {
         let set = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<BTreeSet<_>>();
         let came = set(&["app", "lib", "deep", "data", "mail", "gone"]);
         assert_eq!(installed.removable(&came), set(&["app", "data"]));
+        // gawk came with an application; mawk was there, and will do.
+        let text = package("base", "Pre-Depends: awk\n")
+            + &package("mawk", "Provides: awk\n")
+            + &package("gawk", "Provides: awk\n");
+        let installed = Installed::parse(text.as_bytes()).unwrap();
+        assert_eq!(installed.removable(&set(&["gawk"])), set(&["gawk"]));
+        assert_eq!(installed.removable(&set(&["gawk", "mawk"])), set(&[]), "one has to stay");
     }
 
     proptest::proptest! {
