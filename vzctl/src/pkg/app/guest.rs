@@ -7,6 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::pipe::PipeFlags;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use templates::app::{Check, System, Values, digest, fill};
@@ -297,7 +298,8 @@ impl Guest<'_> {
     /// Does something inside, and brings back what it found. Files are those of the container, seen by its root, in its namespaces.
     fn edit<T: Serialize + DeserializeOwned>(&self, work: impl Fn() -> io::Result<T>) -> Result<T, Fail> {
         let cannot = |e: &io::Error| because(PkgExit::System, "pipe2()", e);
-        let (mut reader, writer) = io::pipe().map_err(|e| cannot(&e))?;
+        let pipe = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| cannot(&e.into()))?;
+        let (mut reader, writer) = (std::fs::File::from(pipe.0), std::fs::File::from(pipe.1));
         let told = self.inside.change_files(|| {
             let found = work().map_err(|e| Trouble::Call(e.to_string()))?;
             let text = serde_json::to_vec(&found).map_err(|e| Trouble::Call(e.to_string()))?;
