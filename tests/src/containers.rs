@@ -244,13 +244,18 @@ impl Node {
         })
     }
 
-    /// What of its containers is still there when none should be: files and directories, kernel objects, processes.
+    /// What of its containers is still there when none should be: files and directories, kernel objects, processes. What ends by itself with the
+    /// last of them (monitors, and who shows the counters of all) may take a moment, more of it on a busy machine.
     pub fn leftovers(&self) -> Vec<String> {
-        let mut left = Vec::new();
-        for part in ["run", "lock", "private", "root", "etc/names"] {
-            let entries = fs_err::read_dir(self.path(part)).into_iter().flatten().flatten();
-            left.extend(entries.map(|entry| format!("file {}", entry.path().display())));
-        }
+        let files = || -> Vec<String> {
+            let parts = ["run", "lock", "private", "root", "etc/names"].into_iter();
+            let entries = parts.flat_map(|part| fs_err::read_dir(self.path(part)).into_iter().flatten().flatten());
+            entries.map(|entry| format!("file {}", entry.path().display())).collect()
+        };
+        let is_quiet = || files().is_empty() && self.processes().is_empty();
+        // If it does not end, it is what is left.
+        let _ = wait_until(Duration::from_secs(10), is_quiet);
+        let mut left = files();
         // The parent of all containers' cgroups, that of their monitors in it, and the table for their packets are the node's, and stay
         // for the next.
         let (parent, table) = (format!("/{}", self.name()), format!("nft table inet {}", self.name()));

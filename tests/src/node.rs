@@ -141,6 +141,11 @@ impl Node {
         teardown::by_force(self.directory.path(), &self.name)
     }
 
+    /// Those of its containers, and those that look after them.
+    pub(crate) fn processes(&self) -> Vec<procfs::process::Process> {
+        teardown::processes(self.directory.path(), &self.name)
+    }
+
     fn containers(&self) -> Vec<String> {
         let entries = fs_err::read_dir(self.path("etc/conf")).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());

@@ -28,11 +28,13 @@ pub(super) fn by_force(directory: &Path, name: &str) -> Vec<String> {
 
 /// Processes in a cgroup of this name, and those whose environment or arguments name this directory: monitors, and whatever else
 /// our commands started.
+pub(crate) fn processes(directory: &Path, name: &str) -> Vec<Process> {
+    let all = all_processes().into_iter().flatten().flatten();
+    all.filter(|process| process.pid != std::process::id() as i32 && belongs(process, directory, name)).collect()
+}
+
 fn kill_processes(directory: &Path, name: &str, left: &mut Vec<String>) {
-    let ours = || -> Vec<Process> {
-        let all = all_processes().into_iter().flatten().flatten();
-        all.filter(|process| process.pid != std::process::id() as i32 && belongs(process, directory, name)).collect()
-    };
+    let ours = || processes(directory, name);
     left.extend(ours().iter().map(|process| format!("process {} {}", process.pid, command_of(process))));
     let gone = wait_until(Duration::from_secs(10), || {
         let processes = ours();
