@@ -33,6 +33,8 @@ impl OwnDisk {
         let directory = tempfile::Builder::new().prefix("vzd").tempdir_in(base).expect("a directory");
         let device = attached(&directory.path().join("disk.img"), mib);
         let disk = Self { device, directory };
+        // A loop device keeps what its last user gave it.
+        fs_err::write(format!("/sys/block/{}/queue/scheduler", disk.name()), "none").expect("a scheduler");
         fs_err::create_dir(disk.on()).expect("a directory");
         run(command(&["mkfs.ext4", "-q", &disk.device])).expect("mkfs.ext4");
         run(command(&["mount", &disk.device, &disk.on().display().to_string()])).expect("mount");

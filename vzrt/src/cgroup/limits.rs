@@ -97,14 +97,12 @@ impl CtCgroup {
         Ok(())
     }
 
-    /// No list is all. v1 takes no empty list once there are tasks; on v2 it is the right one, but has to be a line: a write of nothing is
-    /// no write.
+    /// No list is all that the host has: neither version takes an empty list from a cgroup with tasks that has one (ENOSPC, `validate_change` of
+    /// kernel/cgroup/cpuset.c).
     fn all_if_empty(&self, list: &str, which: &str, place: &Place) -> Result<String, Error> {
+        let name = if place.v2 { format!("cpuset.{which}.effective") } else { format!("cpuset.effective_{which}") };
         match (list.trim(), self.host.top(Controller::Cpuset)) {
-            ("", Some(top)) if !place.v2 => {
-                file::read(&top.dir.join(format!("cpuset.effective_{which}"))).map(|all| all.trim().to_owned())
-            }
-            ("", _) => Ok("\n".to_owned()),
+            ("", Some(top)) => file::read(&top.dir.join(name)).map(|all| all.trim().to_owned()),
             (list, _) => Ok(list.to_owned()),
         }
     }
