@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::walk::{BENEATH, kind, open_directory, open_file, read_at, stat, xattrs};
 use super::{Bounds, Change, DifferenceError, Entry, Kind};
+use crate::unpack::extract::write_all_at;
 use crate::unpack::member::shown;
 
 /// What the tree is for.
@@ -217,7 +218,7 @@ impl Writer<'_> {
                     self.hash.update(offset.to_le_bytes());
                     self.hash.update(&buffer[..got]);
                 }
-                write_at(to, &buffer[..got], offset).map_err(failed("pwrite"))?;
+                write_all_at(to, &buffer[..got], offset).map_err(failed("pwrite"))?;
                 offset += got as u64;
             }
         }
@@ -268,16 +269,4 @@ fn dress(file: &OwnedFd, is: &Stat, uid: Option<Uid>, gid: Option<Gid>) -> Resul
 fn times(is: &Stat) -> Timestamps {
     let time = Timespec { tv_sec: is.st_mtime, tv_nsec: is.st_mtime_nsec as _ };
     Timestamps { last_access: time, last_modification: time }
-}
-
-fn write_at(file: &OwnedFd, mut data: &[u8], mut offset: u64) -> Result<(), Errno> {
-    while !data.is_empty() {
-        match rustix::io::pwrite(file, data, offset) {
-            Ok(0) => return Err(Errno::IO),
-            Ok(n) => (data, offset) = (&data[n..], offset + n as u64),
-            Err(Errno::INTR) => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
 }

@@ -364,7 +364,8 @@ fn write_data<R: Read>(reader: &mut Reader<R>, member: &Member, fd: &OwnedFd, pl
     Ok(written)
 }
 
-fn write_all_at(fd: &OwnedFd, mut data: &[u8], mut offset: u64) -> Result<(), Errno> {
+/// All of `data`, interrupted or not.
+pub(crate) fn write_all_at(fd: &OwnedFd, mut data: &[u8], mut offset: u64) -> Result<(), Errno> {
     while !data.is_empty() {
         match rustix::io::pwrite(fd, data, offset) {
             Ok(0) => return Err(Errno::IO),

@@ -5,7 +5,7 @@
 //! the child holds no descriptor of the host's files, and hashing and decompression each have a CPU.
 
 mod decode;
-mod extract;
+pub(crate) mod extract;
 mod layer;
 pub(crate) mod member;
 mod pax;

@@ -6,7 +6,7 @@ use nix::sys::wait::waitpid;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, pidfd_send_signal};
 
-use super::{End, Inside, InsideError, Program, drop_session, end_of, proxy};
+use super::{End, Inside, InsideError, Program, end_of, proxy};
 use crate::error::{Call, Failed};
 
 /// Which of a program's two outputs.
@@ -30,13 +30,7 @@ impl Inside<'_> {
         input: &mut dyn Read,
         taken: &mut dyn FnMut(Stream, &[u8]) -> bool,
     ) -> Result<End, InsideError> {
-        let pipes = proxy::Pipes::new()?;
-        let attendant = self.attendant()?;
-        let child = self.spawn(None, |_| {
-            pipes.inner.as_stdio()?;
-            drop_session()?;
-            self.become_program(program, "TERM=linux", attendant.as_ref())
-        })?;
+        let (pipes, child) = self.start_on_pipes(program)?;
         let copied = copy(pipes, input, taken, &child.pidfd);
         if !matches!(copied, Ok(true)) {
             pidfd_send_signal(&child.pidfd, Signal::KILL).call(|| "pidfd_send_signal(KILL)")?;

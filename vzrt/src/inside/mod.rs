@@ -91,6 +91,13 @@ impl<'a> Inside<'a> {
     /// # Errors
     /// The container could not be entered, or has no shell.
     pub fn exec(&self, program: &Program) -> Result<End, InsideError> {
+        let (pipes, child) = self.start_on_pipes(program)?;
+        pipes.copy_until(&child.pidfd)?;
+        end_of(&child)
+    }
+
+    /// Starts a program whose standard input, output and error are pipes.
+    fn start_on_pipes(&self, program: &Program) -> Result<(proxy::Pipes, sys::Cloned), InsideError> {
         let pipes = proxy::Pipes::new()?;
         let attendant = self.attendant()?;
         let child = self.spawn(None, |_| {
@@ -98,8 +105,7 @@ impl<'a> Inside<'a> {
             drop_session()?;
             self.become_program(program, "TERM=linux", attendant.as_ref())
         })?;
-        pipes.copy_until(&child.pidfd)?;
-        end_of(&child)
+        Ok((pipes, child))
     }
 
     /// Runs a program on a new terminal inside, with ours in raw mode at its other end.
