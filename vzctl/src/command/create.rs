@@ -282,17 +282,24 @@ fn make_private(context: &Context, container: &Subject, tree: &TemplateTree) -> 
     };
     vzrt::rootfs::make_private(&temp).map_err(|e| cannot(&e))?;
     std::fs::write(temp.join(MARK), "").map_err(|e| cannot(&e))?;
-    if decide::is_ploop(container) {
-        area::make_from_template(&context.node, tree, container, &temp)?;
-    } else {
-        bound(&context.node, container, &temp).map_err(|e| match e {
-            Bounding::Failure(f) => f,
-            Bounding::Image(e) => cannot(&e),
-        })?;
-    }
+    fill(&context.node, container, tree, &temp)?;
     let sync_parent = || std::fs::File::open(private.parent().unwrap_or(Path::new("/")))?.sync_all();
     // An empty directory in its place is what rename(2) replaces.
     std::fs::rename(&temp, private).and_then(|()| sync_parent()).map_err(|e| cannot(&e))
+}
+
+/// What a new private area holds before its first start.
+pub(super) fn fill(node: &Node, container: &Subject, tree: &TemplateTree, area: &Path) -> Result<(), Failure> {
+    if decide::is_ploop(container) {
+        return area::make_from_template(node, tree, container, area);
+    }
+    bound(node, container, area).map_err(|e| match e {
+        Bounding::Failure(f) => f,
+        Bounding::Image(e) => {
+            let exit = if crate::failure::is_disk_full(&e) { Exit::NoDiskSpace } else { Exit::CreatePrivateArea };
+            Failure::because(exit, format!("Unable to create the private area {}", area.display()), &e)
+        }
+    })
 }
 
 pub(super) enum Bounding {

@@ -121,15 +121,57 @@ pub(crate) fn check_at_create(node: &Node, words: &[String]) -> Result<(), Failu
 
 /// For `vzctl create`: installs into the new container.
 pub(crate) fn install_at_create(context: &Context, words: &[String]) -> Result<(), Failure> {
-    let go = || {
-        let requests = requests(words)?;
-        let mut record = Record::load(&context.node, context.ctid)?;
-        within(context, &mut record, |guest, record| {
-            let wanted = install::decide(&shelf(&context.node), record, &requests)?;
-            install::install(context, guest, record, &wanted)
-        })
-    };
-    go().map_err(|(_, failure)| failure)
+    requests(words).and_then(|requests| install_all(context, &requests)).map_err(|(_, failure)| failure)
+}
+
+/// The application templates of a container and their parameters, for a root that has none of them yet.
+pub(crate) struct Applications(Vec<Request>);
+
+impl Applications {
+    /// Those that are installed whole.
+    ///
+    /// # Errors
+    /// The record can't be read, or one of them can't be installed any more.
+    pub(crate) fn of(context: &Context) -> Result<Self, Failure> {
+        let go = || {
+            let record = Record::load(&context.node, context.ctid)?;
+            let whole = record.apps.into_iter().filter(|app| app.state == record::State::Installed);
+            let request = |app: record::App| {
+                let name =
+                    app.name.parse().map_err(|e| because(PkgExit::BadParameter, "Bad application template", &e))?;
+                Ok(Request { name, given: app.parameters })
+            };
+            let requests = whole.map(request).collect::<Result<Vec<_>, Fail>>()?;
+            install::decide(&shelf(&context.node), &Record::default(), &requests)?;
+            Ok(Self(requests))
+        };
+        go().map_err(|(_, failure)| failure)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Installs them; the caller holds the container's lock.
+    ///
+    /// # Errors
+    /// One of them was not installed, nor those after it.
+    pub(crate) fn install(&self, context: &Context) -> Result<(), Failure> {
+        install_all(context, &self.0).map_err(|(_, failure)| failure)
+    }
+}
+
+/// The container has lost its root, and its applications with it.
+pub(crate) fn forget(node: &Node, ctid: vzrt::Ctid) -> Result<(), Failure> {
+    Record::default().save(node, ctid).map_err(|(_, failure)| failure)
+}
+
+fn install_all(context: &Context, requests: &[Request]) -> Result<(), Fail> {
+    let mut record = Record::load(&context.node, context.ctid)?;
+    within(context, &mut record, |guest, record| {
+        let wanted = install::decide(&shelf(&context.node), record, requests)?;
+        install::install(context, guest, record, &wanted)
+    })
 }
 
 /// Does something in a container. One that does not run gets an idle init for as long as it takes, and no network; it is then as it was.
