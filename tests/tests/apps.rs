@@ -254,3 +254,16 @@ fn a_container_that_is_reinstalled_has_its_applications_again() {
     node.done(["destroy", "101"]);
     assert_eq!(node.leftovers(), [""; 0]);
 }
+
+#[test]
+fn packages_are_fetched_before_they_are_needed() {
+    let Some(node) = node_with_packages("packages_are_fetched_before_they_are_needed") else { return };
+    let said = vzpkg(&node, &["fetch", TEMPLATE, "redis,nginx"]);
+    assert!(said.contains("packages are here"), "{said}");
+    let again = vzpkg(&node, &["fetch", TEMPLATE, "redis", "nginx"]);
+    assert!(again.contains(" packages are here, 0 of them were fetched") && !again.starts_with("0 "), "{again}");
+    vzpkg(&node, &["fetch", TEMPLATE]);
+    node.run("vzpkg", ["fetch", TEMPLATE, "none-such"]).fails_with(24);
+    node.run("vzpkg", ["fetch", "none-such", "redis"]).fails_with(23);
+    node.run("vzpkg", ["fetch", "busybox", "redis"]).fails_with(33);
+}

@@ -1,6 +1,7 @@
 //! Application templates in containers: `install`, `remove`, `update`, `status`, `list CTID`, `info`, `localinstall`, `clean`.
 
 mod args;
+mod fetch;
 mod guest;
 mod install;
 mod record;
@@ -11,6 +12,7 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 
 use clap::ArgMatches;
+use templates::TemplateName;
 use templates::app::{Request, Shelf, System};
 use templates::pm::{Deb, Pm};
 use vzrt::{Condition, Inside};
@@ -41,6 +43,10 @@ pub(super) fn run(node: Node, verb: &str, matches: &ArgMatches) -> Result<(), Fa
     match verb {
         "info" => return show::info(&shelf, matches),
         "clean" => return clean(&node),
+        "fetch" => {
+            let os = matches.get_one::<TemplateName>("ostemplate").expect("clap requires it");
+            return fetch::run(&node, &shelf, os, &requests(&strings(matches, "name"))?);
+        }
         "list" if !matches.contains_id("ctid") => return show::templates(&shelf, matches.get_flag("json")),
         _ => {}
     }
