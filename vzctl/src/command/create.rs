@@ -291,7 +291,9 @@ fn make_private(context: &Context, container: &Subject, tree: &TemplateTree) -> 
 /// What a new private area holds before its first start.
 pub(super) fn fill(node: &Node, container: &Subject, tree: &TemplateTree, area: &Path) -> Result<(), Failure> {
     if decide::is_ploop(container) {
-        return area::make_from_template(node, tree, container, area);
+        area::make_from_template(node, tree, container, area)?;
+        warn_of_few_inodes(container);
+        return Ok(());
     }
     bound(node, container, area).map_err(|e| match e {
         Bounding::Failure(f) => f,
@@ -312,6 +314,7 @@ pub(super) fn bound(node: &Node, container: &Subject, area: &Path) -> Result<(),
     let limits = container.settings.disk_limits().effective();
     let Limit::Of(space_kib) = limits.space_kib.hard else { return Ok(()) };
     if decide::is_bounded_by_image(node, container, area).map_err(Bounding::Failure)? {
+        warn_of_few_inodes(container);
         let inodes = match limits.inodes.hard {
             Limit::Of(n) => n,
             // mke2fs's own ratio.
@@ -323,6 +326,17 @@ pub(super) fn bound(node: &Node, container: &Subject, area: &Path) -> Result<(),
         decide::own_area(node, area).map_err(Bounding::Failure)?;
     }
     Ok(())
+}
+
+/// ext4 has an inode for each of its blocks at most.
+fn warn_of_few_inodes(container: &Subject) {
+    let limits = container.settings.disk_limits().effective();
+    if let (Limit::Of(kib), Limit::Of(inodes)) = (limits.space_kib.hard, limits.inodes.hard) {
+        let most = kib.saturating_mul(1024) / image::BLOCK_BYTES;
+        if inodes > most {
+            tracing::warn!("Warning: an image of {kib} KiB has about {most} inodes, not the {inodes} of --diskinodes");
+        }
+    }
 }
 
 /// `vps.create` may refuse the container, which then never was.
