@@ -117,6 +117,11 @@ fn a_create_of_an_image_that_is_killed_or_interrupted_anywhere_can_be_repeated()
     }
 }
 
+/// What is among the private areas.
+fn areas(node: &Node) -> Vec<std::ffi::OsString> {
+    std::fs::read_dir(node.path("private")).expect("there").flatten().map(|e| e.file_name()).collect()
+}
+
 #[test]
 fn a_conversion_that_is_killed_anywhere_has_happened_or_not() {
     let Some(node) = node_with("a_conversion_that_is_killed_anywhere_has_happened_or_not", "busybox") else { return };
@@ -141,9 +146,7 @@ fn a_conversion_that_is_killed_anywhere_has_happened_or_not() {
             let says = node.configured(101, "VE_LAYOUT").expect("a layout");
             assert_eq!(is_image, says == "ploop", "{signal} after {after:?}: {says}, {root}");
             node.done(["stop", "101", "--fast"]);
-            let litter: Vec<_> =
-                std::fs::read_dir(node.path("private")).expect("there").flatten().map(|e| e.file_name()).collect();
-            assert_eq!(litter, ["101"], "{signal} after {after:?}");
+            assert_eq!(areas(&node), ["101"], "{signal} after {after:?}");
         }
     }
     node.done(["destroy", "101"]);
@@ -174,9 +177,7 @@ fn a_reinstallation_that_is_killed_anywhere_has_happened_or_not() {
                 "{signal} after {after:?}: {seen}"
             );
             node.done(["stop", "101", "--fast"]);
-            let litter: Vec<_> =
-                std::fs::read_dir(node.path("private")).expect("there").flatten().map(|e| e.file_name()).collect();
-            assert_eq!(litter, ["101"], "{signal} after {after:?}");
+            assert_eq!(areas(&node), ["101"], "{signal} after {after:?}");
         }
     }
     node.done(["destroy", "101"]);
