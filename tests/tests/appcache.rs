@@ -168,6 +168,22 @@ fn an_updated_layer_lies_beside_the_old_one_until_no_container_is_on_that() {
     vzpkg(&node, &["update", "appcache"]).ok();
     assert_eq!(layers(&node).iter().map(|layer| &layer["id"]).collect::<Vec<_>>(), [&new["id"]]);
     assert!(!layer_directory(&node, &first).exists());
+
+    // One that lies on a tree that is no longer the template's is remade on that which is; one whose template has gone, goes.
+    let (record, tree) = (layer_directory(&node, new), new["tree"].as_str().expect("a tree"));
+    let record = record.with_file_name(format!("{}.json", new["id"].as_str().expect("an id")));
+    let older =
+        fs_err::read_to_string(&record).expect("a record").replace(tree, &format!("{TEMPLATE}@0000000000000000"));
+    fs_err::write(&record, older).expect("a record");
+    node.done(["destroy", "102"]);
+    node.done(["destroy", "103"]);
+    vzpkg(&node, &["update", "appcache"]).ok();
+    let remade = layers(&node);
+    assert_eq!((remade.len(), remade[0]["tree"].as_str()), (1, Some(tree)), "{remade:#?}");
+    assert_ne!(remade[0]["id"], new["id"]);
+    vzpkg(&node, &["remove", "cache", TEMPLATE]).ok();
+    vzpkg(&node, &["update", "appcache"]).ok();
+    assert_eq!(layers(&node), [serde_json::Value::Null; 0]);
     nothing_is_left(&node);
 }
 

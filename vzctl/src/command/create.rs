@@ -46,7 +46,7 @@ pub(super) fn run(context: &Context) -> Outcome {
     }
     tracing::info!("Creating container private area ({template})");
     let (made, has_apps) = make(context, wanted, &template, &apps, &interrupt).inspect_err(|_| {
-        if let Err(e) = clear_interrupted(&private).and(crate::pkg::app::forget(node, context.ctid)) {
+        if let Err(e) = clear_interrupted(&private) {
             e.tell();
         }
         tracing::error!("Creation of container private area failed");
@@ -241,7 +241,11 @@ fn make(
         Some(layer) => layer.save(node, context.ctid)?,
         None => crate::pkg::app::forget(node, context.ctid)?,
     }
-    container.own.save(node).map_err(fail)?;
+    container.own.save(node).map_err(fail).inspect_err(|_| {
+        if let Err(e) = crate::pkg::app::forget(node, context.ctid) {
+            e.tell();
+        }
+    })?;
     if let Some(claim) = claim {
         claim.keep(None).map_err(|e| Failure::from_error(e.exit(), &e))?;
     }

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use templates::recipe::Bootstrap;
-use templates::{Archive, CacheError, Progress, Recipe, Silent, Stage, Store, StoreError, TemplateName, Tree};
+use templates::{
+    AppLayer, Archive, CacheError, Progress, Recipe, Silent, Stage, Store, StoreError, TemplateName, Tree,
+};
 
 use super::PkgOutcome;
 use super::exit::{self, PkgExit};
@@ -79,6 +81,12 @@ pub(super) fn update(node: &Node, store: &Store, m: &ArgMatches) -> PkgOutcome {
     } else {
         tracing::info!("{name} is now {}; containers stay on what they are on", tree.id);
     }
+    let layers = store.app_layers().map_err(|e| failed(&e))?;
+    if layers.iter().any(|layer| layer.tree != tree.id && is_on(layer, name)) {
+        tracing::info!(
+            "There are application layers on an older version: `vzpkg update appcache {name}` makes new ones"
+        );
+    }
     let users = users(node)?;
     let gone = store.prune(name, &|id| users.contains_key(id)).map_err(|e| failed(&e))?;
     let layers = store.prune_layers().map_err(|e| failed(&e))?;
@@ -89,6 +97,11 @@ pub(super) fn update(node: &Node, store: &Store, m: &ArgMatches) -> PkgOutcome {
         tracing::info!("Removed, for nothing was on them: {}", super::counted(layers.len(), "layer"));
     }
     Ok(())
+}
+
+/// Whether an application layer lies on a version of this OS template.
+fn is_on(layer: &AppLayer, name: &TemplateName) -> bool {
+    layer.tree.split_once('@').is_some_and(|(os, _)| os == name.as_str())
 }
 
 /// Trees and layers that containers are on, each with those containers. A container whose configuration can't be read may be on any: then
@@ -196,8 +209,7 @@ pub(super) fn list(store: &Store, json: bool) -> PkgOutcome {
     let here = store.list().map_err(|e| system(&e))?;
     let layers = store.app_layers().map_err(|e| system(&e))?;
     let on = |t: &templates::Template| {
-        let tree_of = |l: &&templates::AppLayer| l.tree.split_once('@').is_some_and(|(os, _)| os == t.name.as_str());
-        layers.iter().filter(tree_of).map(|l| l.id.as_str()).collect::<Vec<_>>()
+        layers.iter().filter(|l| is_on(l, &t.name)).map(|l| l.id.as_str()).collect::<Vec<_>>()
     };
     let missing = templates::Recipe::builtin().filter(|r| !here.iter().any(|t| t.name.as_str() == *r));
     let mut out = std::io::stdout().lock();

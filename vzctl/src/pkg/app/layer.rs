@@ -191,3 +191,78 @@ impl AtCreate {
 pub(crate) fn forget(node: &Node, ctid: Ctid) -> Result<(), Failure> {
     Record::default().save(node, ctid).map_err(|(_, failure)| failure)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pkg::app::record::{App, State};
+
+    fn app(name: &str, port: &str) -> App {
+        App {
+            name: name.into(),
+            version: "1".into(),
+            state: State::Installed,
+            parameters: Values::from([("port".to_owned(), port.to_owned())]),
+            requires: Vec::new(),
+            conflicts: Vec::new(),
+            packages: BTreeMap::from([(name.to_owned(), "1.0".to_owned())]),
+            files: Vec::new(),
+            directories: Vec::new(),
+            services: Vec::new(),
+            commands_run: true,
+            pre_remove: Vec::new(),
+            post_remove: Vec::new(),
+        }
+    }
+
+    fn stack(apps: &[(&str, &str)], text: &str) -> Stack {
+        Stack {
+            words: Vec::new(),
+            names: apps.iter().map(|(name, _)| name.parse().unwrap()).collect(),
+            values: apps.iter().map(|(name, port)| ((*name).to_owned(), app(name, port).parameters)).collect(),
+            templates: apps.iter().map(|(name, _)| ((*name).to_owned(), text.to_owned())).collect(),
+            secrets: Vec::new(),
+        }
+    }
+
+    fn baked() -> Baked {
+        let record = Record { apps: vec![app("web", "80"), app("db", "3306")] };
+        let templates = stack(&[("web", "80"), ("db", "3306")], "text").templates;
+        Baked { made: 1, words: vec!["web,db".into()], templates, record }
+    }
+
+    #[test]
+    fn a_layer_fits_what_has_the_same_templates_and_values_in_any_order_and_nothing_else() {
+        let fits = |apps: &[(&str, &str)], text: &str| baked().fits(&stack(apps, text));
+        assert!(fits(&[("web", "80"), ("db", "3306")], "text"));
+        assert!(fits(&[("db", "3306"), ("web", "80")], "text"));
+        assert!(!fits(&[("db", "3306"), ("web", "81")], "text"), "another value");
+        assert!(!fits(&[("db", "3306"), ("web", "80")], "changed"), "another template");
+        assert!(!fits(&[("web", "80")], "text"), "less");
+        assert!(!fits(&[("web", "80"), ("db", "3306"), ("more", "1")], "text"), "more");
+    }
+
+    #[test]
+    fn another_version_of_a_package_makes_another_layer_and_another_time_does_not() {
+        let mut other = baked();
+        other.made = 2;
+        assert!(other.is_same_as(&baked()));
+        other.record.apps[0].packages.insert("web".into(), "1.1".into());
+        assert!(!other.is_same_as(&baked()));
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_a_captured_layer_has_none() {
+        let installed = baked().written().map_err(|(exit, _)| exit).unwrap();
+        let layer = |installed| AppLayer {
+            id: "web@0123456789abcdef".into(),
+            apps: vec!["web".into()],
+            tree: "os@0123456789abcdef".into(),
+            bytes: 0,
+            installed,
+        };
+        assert_eq!(Baked::read(&layer(Some(installed))), Some(baked()));
+        assert_eq!(Baked::read(&layer(None)), None);
+        assert_eq!(Baked::read(&layer(Some(serde_json::json!({"made": "x"})))), None);
+    }
+}
