@@ -2,16 +2,20 @@
 //!
 //! ```text
 //! cache/.layers/nginx@0123…/        the layer, in overlay's format, 0755; never changed once it has this name
-//! cache/.layers/nginx@0123….json    which applications it has, and on which tree it lies
+//! cache/.layers/nginx@0123….json    which applications it has, on which tree it lies, and what whoever made it wants to know again
+//! cache/.layers/.hold               locked by who picks a layer for a container, and by who removes one
 //! ```
 //!
 //! The record is written first and removed last: a layer without one is nobody's, and the next layer of its name takes its place.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use fs_err::os::unix::fs::OpenOptionsExt;
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -34,6 +38,15 @@ pub struct AppLayer {
     pub tree: String,
     /// Bytes of its files.
     pub bytes: u64,
+    /// What was installed, in the words of whoever did it; of a layer that was captured, nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installed: Option<serde_json::Value>,
+}
+
+/// See [`Store::hold_app_layers`].
+#[derive(Debug)]
+pub struct Hold {
+    _file: fs::File,
 }
 
 impl Store {
@@ -48,6 +61,7 @@ impl Store {
         tree: &str,
         directory: &Path,
         written: &Written,
+        installed: Option<serde_json::Value>,
     ) -> Result<AppLayer, StoreError> {
         let apps: Vec<String> = apps.iter().map(ToString::to_string).collect();
         // The same files over another tree are another layer.
@@ -56,13 +70,8 @@ impl Store {
         let name = split_id(&id).ok_or_else(|| StoreError::NoLayer { id: id.clone(), layers: self.layers_dir() })?;
         let _lock = self.lock(&name)?;
         let layers = self.layers_dir();
-        match std::fs::DirBuilder::new().mode(0o700).create(&layers) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(StoreError::Call { call: "mkdir", path: layers, source: e });
-            }
-            _ => fs::set_permissions(&layers, PermissionsExt::from_mode(0o700))?,
-        }
-        let layer = AppLayer { id: id.clone(), apps, tree: tree.to_owned(), bytes: written.bytes };
+        self.make_layers_dir()?;
+        let layer = AppLayer { id: id.clone(), apps, tree: tree.to_owned(), bytes: written.bytes, installed };
         self.write_app_record(&layer)?;
         let path = layers.join(&id);
         if !path.try_exists()? {
@@ -108,15 +117,45 @@ impl Store {
         Ok(layers)
     }
 
-    /// The layer with just these applications, in this order, on this tree.
+    /// The layers with just these applications, in any order, on this tree.
     ///
     /// # Errors
     /// As [`Store::app_layers`].
-    pub fn app_layer_for(&self, tree: &str, apps: &[String]) -> Result<Option<AppLayer>, StoreError> {
-        Ok(self.app_layers()?.into_iter().find(|layer| layer.tree == tree && layer.apps == apps))
+    pub fn app_layers_for(&self, tree: &str, apps: &[&str]) -> Result<Vec<AppLayer>, StoreError> {
+        let wanted: BTreeSet<&str> = apps.iter().copied().collect();
+        let mut layers = self.app_layers()?;
+        layers.retain(|l| l.tree == tree && l.apps.iter().map(String::as_str).collect::<BTreeSet<_>>() == wanted);
+        Ok(layers)
     }
 
-    /// Removes a layer, or nothing if it is `in_use`. Whoever creates containers must hold off creating one meanwhile.
+    /// Keeps all layers of applications where they are: from before one is picked until the configuration of its container names it. Any number
+    /// of commands may hold them. The kernel gives it back when its holder dies.
+    ///
+    /// # Errors
+    /// The lock file.
+    pub fn hold_app_layers(&self) -> Result<Hold, StoreError> {
+        self.hold(FlockOperation::LockShared)
+    }
+
+    fn hold(&self, how: FlockOperation) -> Result<Hold, StoreError> {
+        self.make_layers_dir()?;
+        let path = self.layers_dir().join(".hold");
+        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
+        rustix::fs::flock(&file, how).map_err(|e| StoreError::Call { call: "flock", path, source: e.into() })?;
+        Ok(Hold { _file: file })
+    }
+
+    fn make_layers_dir(&self) -> Result<(), StoreError> {
+        let layers = self.layers_dir();
+        match std::fs::DirBuilder::new().mode(0o700).create(&layers) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                Err(StoreError::Call { call: "mkdir", path: layers, source: e })
+            }
+            _ => Ok(fs::set_permissions(&layers, PermissionsExt::from_mode(0o700))?),
+        }
+    }
+
+    /// Removes a layer, or nothing if it is `in_use`, which is asked while nobody holds the layers.
     ///
     /// # Errors
     /// It is not there, is in use, or could not be removed.
@@ -125,6 +164,7 @@ impl Store {
         let missing = || StoreError::NoLayer { id: id.to_owned(), layers: self.layers_dir() };
         let name = split_id(id).ok_or_else(missing)?;
         let _lock = self.lock(&name)?;
+        let _all = self.hold(FlockOperation::LockExclusive)?;
         if in_use(id) {
             return Err(StoreError::InUse { name: name.to_string(), trees: vec![id.to_owned()] });
         }
@@ -150,11 +190,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path());
         let apps: Vec<TemplateName> = ["web", "db"].iter().map(|name| name.parse().unwrap()).collect();
-        let names = ["web".to_owned(), "db".to_owned()];
         let add = |tree: &str, sha256: &str| {
             let new = dir.path().join("new");
             fs::create_dir_all(new.join("etc")).unwrap();
-            store.add_app_layer(&apps, tree, &new, &written(sha256)).unwrap()
+            store.add_app_layer(&apps, tree, &new, &written(sha256), None).unwrap()
         };
         assert_eq!(store.app_layers().unwrap(), []);
         let first = add("os@0123456789abcdef", "a");
@@ -165,11 +204,21 @@ mod tests {
         let other = add("os@ffffffffffffffff", "a");
         assert_ne!(other.id, first.id);
         assert_eq!(store.app_layers().unwrap().len(), 2);
-        assert_eq!(store.app_layer_for("os@0123456789abcdef", &names).unwrap(), Some(first.clone()));
-        assert_eq!(store.app_layer_for("os@0123456789abcdef", &names[..1]).unwrap(), None);
+        assert_eq!(store.app_layers_for("os@0123456789abcdef", &["db", "web"]).unwrap(), std::slice::from_ref(&first));
+        assert_eq!(store.app_layers_for("os@0123456789abcdef", &["web"]).unwrap(), []);
         assert!(matches!(store.remove_app_layer(&first.id, &|id| id == first.id), Err(StoreError::InUse { .. })));
         store.remove_app_layer(&first.id, &|_| false).unwrap();
         assert_eq!(store.app_layers().unwrap(), [other]);
+        let holds = [store.hold_app_layers().unwrap(), store.hold_app_layers().unwrap()];
+        let exclusive = || {
+            rustix::fs::flock(
+                fs::File::open(store.layers_dir().join(".hold")).unwrap(),
+                FlockOperation::NonBlockingLockExclusive,
+            )
+        };
+        assert_eq!(exclusive(), Err(rustix::io::Errno::WOULDBLOCK), "nothing is removed while somebody holds them");
+        drop(holds);
+        exclusive().unwrap();
         assert!(matches!(store.remove_app_layer("../x", &|_| false), Err(StoreError::NoLayer { .. })));
     }
 }

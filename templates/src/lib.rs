@@ -35,7 +35,7 @@ mod store;
 mod sys;
 pub mod unpack;
 
-pub use appcache::AppLayer;
+pub use appcache::{AppLayer, Hold};
 pub use busybox::BusyboxError;
 pub use cache::CacheError;
 pub use debian::DebianError;

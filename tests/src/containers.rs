@@ -76,6 +76,33 @@ pub fn node_with(test: &str, template: &str) -> Option<Node> {
     Some(node)
 }
 
+/// The same with a store of the test's own, which has the archive of the template: application templates and layers lie in the store.
+///
+/// # Panics
+/// The archive cannot be copied.
+pub fn node_with_own_store(test: &str, template: &str) -> Option<Node> {
+    let node = node_with(test, template)?;
+    let own = node.path("template/cache");
+    for entry in fs_err::read_dir(store().join("cache")).expect("a store").flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&format!("{template}.tar")) {
+            fs_err::copy(entry.path(), own.join(entry.file_name())).expect("a copy of the archive");
+        }
+    }
+    node.configure(&format!("TEMPLATE={}", node.path("template").display()));
+    Some(node)
+}
+
+/// Disk blocks of a directory and all below it, in KiB; a file with several names counts once.
+///
+/// # Panics
+/// du(1) fails.
+pub fn disk_kib(path: &Path) -> u64 {
+    let mut du = std::process::Command::new("du");
+    du.args(["-sk", "--"]).arg(path);
+    let said = Outcome::of(du, Duration::from_secs(60)).ok().stdout;
+    said.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number")
+}
+
 /// A node with container 101 of the busybox template running.
 pub fn running_busybox(test: &str) -> Option<Node> {
     let node = node_with(test, "busybox")?;

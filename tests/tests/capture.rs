@@ -3,24 +3,10 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use tests::containers::node_with;
+use tests::containers::{disk_kib, node_with_own_store as node};
 use tests::node::{Node, Outcome};
 use tests::session::Session;
 use tests::wait::wait_until;
-
-/// A store of the test's own, with the archive of the template in it: application templates lie in the store.
-fn node(test: &str, template: &str) -> Option<Node> {
-    let node = node_with(test, template)?;
-    let shared = tests::containers::templates().join("cache");
-    let own = node.path("template/cache");
-    for entry in fs_err::read_dir(shared).expect("a store").flatten() {
-        if entry.file_name().to_string_lossy().starts_with(&format!("{template}.tar")) {
-            fs_err::copy(entry.path(), own.join(entry.file_name())).expect("a copy of the archive");
-        }
-    }
-    node.configure(&format!("TEMPLATE={}", node.path("template").display()));
-    Some(node)
-}
 
 fn script(node: &Node, text: &str) -> String {
     let path = node.path("script");
@@ -229,14 +215,6 @@ echo '# changed' >> /etc/profile
     assert_eq!(template["captured"]["packages"][0].as_str(), Some("vzapp=1.2-3"));
     assert_eq!(template["services"]["enable"][0].as_str(), Some("vzapp.service"));
     nothing_is_left(&node);
-}
-
-/// Disk blocks of a directory and all below it, in KiB; a file with several names counts once.
-fn disk_kib(path: &std::path::Path) -> u64 {
-    let mut du = std::process::Command::new("du");
-    du.args(["-sk", "--"]).arg(path);
-    let said = Outcome::of(du, Duration::from_secs(60)).ok().stdout;
-    said.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number")
 }
 
 #[test]

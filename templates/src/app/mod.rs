@@ -300,14 +300,20 @@ impl AppTemplate {
 
     /// The template `name`: `<directory>/<name>.toml`, else the built-in one.
     pub fn load(name: &TemplateName, directory: &Path) -> Result<Self, AppError> {
+        let (text, origin) = Self::text(name, directory)?;
+        Self::parse(&text, name, &origin)
+    }
+
+    /// Its text, and where that is from.
+    pub(crate) fn text(name: &TemplateName, directory: &Path) -> Result<(String, String), AppError> {
         let file = directory.join(format!("{name}.toml"));
         match fs::read_to_string(&file) {
-            Ok(text) => return Self::parse(&text, name, &file.display().to_string()),
+            Ok(text) => return Ok((text, file.display().to_string())),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(AppError::Read(e)),
         }
         match BUILTIN.iter().find(|(builtin, _)| *builtin == name.as_str()) {
-            Some((builtin, text)) => Self::parse(text, name, builtin),
+            Some((builtin, text)) => Ok(((*text).to_owned(), (*builtin).to_owned())),
             None => Err(AppError::NotFound {
                 name: name.to_string(),
                 builtin: Self::builtin().map(String::from).collect(),

@@ -52,6 +52,11 @@ impl Shelf {
         AppTemplate::load(name, &self.directory)
     }
 
+    /// SHA-256 of a template's text, in hexadecimal: another where anything in it is.
+    pub fn digest(&self, name: &TemplateName) -> Result<String, AppError> {
+        AppTemplate::text(name, &self.directory).map(|(text, _)| super::digest(text.as_bytes()))
+    }
+
     /// Those of `wanted` that are not among `installed`, with all they require, each after what it requires.
     pub fn order(&self, wanted: &[TemplateName], installed: &[String]) -> Result<Vec<AppTemplate>, OrderError> {
         let mut order = Vec::new();

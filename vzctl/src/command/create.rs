@@ -45,7 +45,7 @@ pub(super) fn run(context: &Context) -> Outcome {
         ));
     }
     tracing::info!("Creating container private area ({template})");
-    let made = make(context, wanted, &template, &interrupt).inspect_err(|_| {
+    let (made, has_apps) = make(context, wanted, &template, &apps, &interrupt).inspect_err(|_| {
         if let Err(e) = clear_interrupted(&private) {
             e.tell();
         }
@@ -53,7 +53,7 @@ pub(super) fn run(context: &Context) -> Outcome {
     })?;
     tracing::info!("CT configuration saved to {}", node.container_conf(context.ctid).display());
     run_hook(context, &made)?;
-    if !apps.is_empty() {
+    if !apps.is_empty() && !has_apps {
         crate::pkg::app::install_at_create(context, &apps).inspect_err(|_| unmake(context, &made))?;
     }
     tracing::info!("Container private area was created");
@@ -193,13 +193,15 @@ fn is_unfinished(private: &Path) -> Result<bool, Failure> {
     }
 }
 
-/// Everything that leaves something behind, in an order that a crash anywhere can be recognised from.
+/// Everything that leaves something behind, in an order that a crash anywhere can be recognised from. Also tells whether the applications came
+/// as a layer.
 fn make(
     context: &Context,
     wanted: Subject,
     template: &TemplateName,
+    apps: &[String],
     interrupt: &Interrupt,
-) -> Result<Subject, Failure> {
+) -> Result<(Subject, bool), Failure> {
     let safe_to_stop = || interrupt.check().map_err(interrupted);
     let node = &context.node;
     let fail = |e: crate::config::container::ContainerError| Failure::from_error(e.exit(), &e);
@@ -213,27 +215,42 @@ fn make(
         decide::refuse_without_init(node, &tree.to_string())?;
     }
     safe_to_stop()?;
+    // Held until the configuration that names it is saved. An image shares nothing, and layers of one's choice may be anything.
+    let layer = if ploop || !wanted.settings.layers.is_empty() {
+        None
+    } else {
+        crate::pkg::app::layer_at_create(node, &tree, apps)?
+    };
     // Held until the configuration that names the range is saved.
     let range = range(context, &wanted)?;
-    let changes = [
+    let mut changes = vec![
         // An image has its own copy of the template.
         Change::Tree((!ploop).then(|| tree.clone())),
         Change::OsTemplate(template.to_string()),
         Change::LocalUid(range.bases.uid),
         Change::LocalGid(range.bases.gid),
     ];
+    changes.extend(layer.iter().flat_map(|layer| layer.changes()));
     let container = wanted.with(node, &changes).map_err(fail)?;
     let name = container.settings.name.clone();
     let claim = name.as_deref().map(|n| names::claim(node, context.ctid, n)).transpose();
     let claim = claim.map_err(|e| Failure::from_error(e.exit(), &e))?;
     make_private(context, &container, &tree)?;
     safe_to_stop()?;
-    container.own.save(node).map_err(fail)?;
+    match &layer {
+        Some(layer) => layer.save(node, context.ctid)?,
+        None => crate::pkg::app::forget(node, context.ctid)?,
+    }
+    container.own.save(node).map_err(fail).inspect_err(|_| {
+        if let Err(e) = crate::pkg::app::forget(node, context.ctid) {
+            e.tell();
+        }
+    })?;
     if let Some(claim) = claim {
         claim.keep(None).map_err(|e| Failure::from_error(e.exit(), &e))?;
     }
     std::fs::remove_file(container.ve_private.join(MARK)).map_err(|e| system(&e))?;
-    Ok(container)
+    Ok((container, layer.is_some()))
 }
 
 /// The numbers of the container's users on the host: those of the command line or not at all, those of a file that was there if they are

@@ -95,7 +95,7 @@ pub(super) fn run(node: &Node, store: &Store, matches: &ArgMatches) -> PkgOutcom
         print(&json(name, &taken.difference, &groups, &saved))?;
     }
     if matches.get_flag("layer") {
-        let layer = appcache::make(store, &temporary, std::slice::from_ref(name), &taken, chosen)?;
+        let layer = appcache::make(store, &temporary, std::slice::from_ref(name), &taken, chosen, None)?;
         tracing::info!("The layer {} ({} KiB) is ready", layer.id, layer.bytes.div_ceil(1024));
     }
     tracing::info!("{} and {} are written", saved.template.display(), saved.archive.display());

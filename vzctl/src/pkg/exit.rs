@@ -38,6 +38,8 @@ pub(super) enum PkgExit {
     AlreadyInstalled = 27,
     /// It is not for this container, or not beside what is there.
     Unavailable = 28,
+    /// There is one already.
+    CacheExists = 29,
     /// The container's system has no package manager that is known.
     NotEz = 33,
     /// The command line, or a container is on it.
@@ -52,6 +54,30 @@ pub(super) enum PkgExit {
     ProgramKilled = 64,
     /// Other applications require it.
     HasApps = 65,
+}
+
+/// What a `vzpkg` of ours has ended with, for its caller to end with too.
+pub(super) fn of_vzpkg(code: i32) -> PkgExit {
+    use PkgExit as P;
+    let may = [
+        P::System,
+        P::Internal,
+        P::Vzctl,
+        P::NotRunning,
+        P::NoContainer,
+        P::CannotLock,
+        P::NotFound,
+        P::Broken,
+        P::AlreadyInstalled,
+        P::Unavailable,
+        P::NotEz,
+        P::BadParameter,
+        P::PackageManager,
+        P::Fetch,
+        P::ProgramFailed,
+        P::ProgramKilled,
+    ];
+    may.into_iter().find(|exit| i32::from(*exit as u8) == code).unwrap_or(P::CommandFailed)
 }
 
 pub(super) fn of_store(error: &StoreError) -> PkgExit {

@@ -65,13 +65,20 @@ pub fn definition() -> Command {
                 .help("Where vz.conf is [default: /etc/vz, or VZ_CONFDIR]"),
         ])
         .subcommands([
-            Command::new("create").about("Make something").subcommand_required(true).subcommand(
-                os::create_command("cache", "Make the cache of an OS template, to create containers from").arg(name()),
-            ),
-            app::with_names(Command::new("update").about("Bring the packages of a container up to date")).subcommand(
-                os::create_command("cache", "Make a new version of an OS template; containers stay on theirs")
-                    .arg(name()),
-            ),
+            Command::new("create")
+                .about("Make something")
+                .subcommand_required(true)
+                .subcommand(
+                    os::create_command("cache", "Make the cache of an OS template, to create containers from")
+                        .arg(name()),
+                )
+                .subcommand(appcache::create_definition()),
+            app::with_names(Command::new("update").about("Bring the packages of a container up to date"))
+                .subcommand(
+                    os::create_command("cache", "Make a new version of an OS template; containers stay on theirs")
+                        .arg(name()),
+                )
+                .subcommand(appcache::update_definition()),
             app::with_names(Command::new("remove").about("Remove application templates from a container"))
                 .subcommand(
                     Command::new("cache")
@@ -100,6 +107,8 @@ fn run(matches: &ArgMatches) -> PkgOutcome {
     logging::to_file(node.global.log_file.as_deref(), None);
     let store = Store::open(&node.global.template_dir);
     match matches.subcommand() {
+        Some(("create", m)) if m.subcommand_name() == Some("appcache") => appcache::create(&node, &store, inner(m)),
+        Some(("update", m)) if m.subcommand_name() == Some("appcache") => appcache::update(&node, &store, inner(m)),
         Some(("remove", m)) if m.subcommand_name() == Some("appcache") => appcache::remove(&node, &store, inner(m)),
         Some(("list", m)) if m.subcommand_name() == Some("appcache") => appcache::list(&node, &store, inner(m)),
         Some((verb, m)) if app::is_of_apps(verb, m) => app::run(node, verb, m),
@@ -120,6 +129,11 @@ fn apps_dir(node: &Node) -> PathBuf {
 
 fn inner(matches: &ArgMatches) -> &ArgMatches {
     matches.subcommand().expect("clap requires what it is about").1
+}
+
+/// How many there are of something.
+fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// The arguments of `… cache`.

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use templates::recipe::Bootstrap;
-use templates::{Archive, CacheError, Progress, Recipe, Silent, Stage, Store, StoreError, TemplateName, Tree};
+use templates::{
+    AppLayer, Archive, CacheError, Progress, Recipe, Silent, Stage, Store, StoreError, TemplateName, Tree,
+};
 
 use super::PkgOutcome;
 use super::exit::{self, PkgExit};
@@ -79,6 +81,12 @@ pub(super) fn update(node: &Node, store: &Store, m: &ArgMatches) -> PkgOutcome {
     } else {
         tracing::info!("{name} is now {}; containers stay on what they are on", tree.id);
     }
+    let layers = store.app_layers().map_err(|e| failed(&e))?;
+    if layers.iter().any(|layer| layer.tree != tree.id && is_on(layer, name)) {
+        tracing::info!(
+            "There are application layers on an older version: `vzpkg update appcache {name}` makes new ones"
+        );
+    }
     let users = users(node)?;
     let gone = store.prune(name, &|id| users.contains_key(id)).map_err(|e| failed(&e))?;
     let layers = store.prune_layers().map_err(|e| failed(&e))?;
@@ -86,9 +94,14 @@ pub(super) fn update(node: &Node, store: &Store, m: &ArgMatches) -> PkgOutcome {
         tracing::info!("{id} was removed: no container was on it");
     }
     if !layers.is_empty() {
-        tracing::info!("{} layers were removed: nothing was on them", layers.len());
+        tracing::info!("Removed, for nothing was on them: {}", super::counted(layers.len(), "layer"));
     }
     Ok(())
+}
+
+/// Whether an application layer lies on a version of this OS template.
+fn is_on(layer: &AppLayer, name: &TemplateName) -> bool {
+    layer.tree.split_once('@').is_some_and(|(os, _)| os == name.as_str())
 }
 
 /// Trees and layers that containers are on, each with those containers. A container whose configuration can't be read may be on any: then
@@ -149,6 +162,7 @@ pub(super) fn info(node: &Node, store: &Store, name: &str, json: bool) -> PkgOut
     let users = users(node)?;
     let archive = template.archive.as_ref();
     let image = archive.map(|a| store.image_of(a)).transpose().map_err(|e| failed(&e))?.flatten();
+    let applications = store.app_layers().map_err(|e| failed(&e))?;
     let mut versions = Vec::new();
     for id in &template.trees {
         let run = store.run_of(id).map_err(|e| failed(&e))?;
@@ -157,12 +171,11 @@ pub(super) fn info(node: &Node, store: &Store, name: &str, json: bool) -> PkgOut
     }
     let mut out = std::io::stdout().lock();
     if json {
-        let versions: Vec<_> = versions
-            .iter()
-            .map(
-                |(id, layers, run, on)| serde_json::json!({"tree": id, "layers": layers, "run": run, "containers": on}),
-            )
-            .collect();
+        let row = |(id, layers, run, on): &(&String, usize, Option<templates::Run>, Vec<String>)| {
+            let with: Vec<&str> = applications.iter().filter(|l| l.tree == **id).map(|l| l.id.as_str()).collect();
+            serde_json::json!({"tree": id, "layers": layers, "run": run, "containers": on, "appcache": with})
+        };
+        let versions: Vec<_> = versions.iter().map(row).collect();
         let text = serde_json::json!({
             "name": name.as_str(), "archive": archive.map(|a| &a.path), "bytes": archive.map(Archive::size),
             "mtime": archive.map(Archive::mtime), "image": image, "versions": versions,
@@ -180,7 +193,10 @@ pub(super) fn info(node: &Node, store: &Store, name: &str, json: bool) -> PkgOut
     for (id, layers, run, on) in &versions {
         let containers =
             if on.is_empty() { String::from("no container") } else { format!("containers {}", on.join(", ")) };
-        lines.push(format!("Version:    {id}, {layers} layers, {containers}"));
+        lines.push(format!("Version:    {id}, {}, {containers}", super::counted(*layers, "layer")));
+        for layer in applications.iter().filter(|layer| layer.tree == **id) {
+            lines.push(format!("  with      {}, {} KiB", layer.id, layer.bytes.div_ceil(1024)));
+        }
         if let Some(run) = run.as_ref().filter(|run| !run.has_init) {
             lines.push(format!("  starts    {:?} in {} as {}:{}", run.args, run.dir, run.ids.0, run.ids.1));
         }
@@ -191,6 +207,10 @@ pub(super) fn info(node: &Node, store: &Store, name: &str, json: bool) -> PkgOut
 pub(super) fn list(store: &Store, json: bool) -> PkgOutcome {
     let system = |e: &(dyn std::error::Error + 'static)| (PkgExit::System, Failure::from_error(crate::Exit::System, e));
     let here = store.list().map_err(|e| system(&e))?;
+    let layers = store.app_layers().map_err(|e| system(&e))?;
+    let on = |t: &templates::Template| {
+        layers.iter().filter(|l| is_on(l, &t.name)).map(|l| l.id.as_str()).collect::<Vec<_>>()
+    };
     let missing = templates::Recipe::builtin().filter(|r| !here.iter().any(|t| t.name.as_str() == *r));
     let mut out = std::io::stdout().lock();
     let text = if json {
@@ -200,16 +220,19 @@ pub(super) fn list(store: &Store, json: bool) -> PkgOutcome {
                 let archive = t.archive.as_ref();
                 serde_json::json!({
                     "name": t.name.as_str(), "cached": archive.is_some(), "bytes": archive.map(templates::Archive::size),
-                    "mtime": archive.map(templates::Archive::mtime), "trees": t.trees,
+                    "mtime": archive.map(templates::Archive::mtime), "trees": t.trees, "appcache": on(t),
                 })
             })
-            .chain(missing.map(|r| serde_json::json!({"name": r, "cached": false, "bytes": null, "mtime": null, "trees": []})))
+            .chain(missing.map(|r| serde_json::json!({"name": r, "cached": false, "bytes": null, "mtime": null, "trees": [], "appcache": []})))
             .collect();
         serde_json::to_string_pretty(&rows).map_err(|e| system(&e))?
     } else {
-        let line = |t: &templates::Template| match &t.archive {
-            Some(a) => format!("{:<32} {:>6} MiB", t.name.as_str(), a.size() >> 20),
-            None => format!("{:<32} only trees that containers are on", t.name.as_str()),
+        let line = |t: &templates::Template| {
+            let own = match &t.archive {
+                Some(a) => format!("{:<32} {:>6} MiB", t.name.as_str(), a.size() >> 20),
+                None => format!("{:<32} only trees that containers are on", t.name.as_str()),
+            };
+            on(t).iter().fold(own, |text, layer| text + "\n  with " + layer)
         };
         let lines: Vec<String> = here
             .iter()

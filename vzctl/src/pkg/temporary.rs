@@ -88,10 +88,16 @@ impl<'a> Temporary<'a> {
     /// `vzctl`, as somebody would have typed it, with the container's number after the verb; its exit code.
     pub(super) fn vzctl(&self, verb: &str, more: &[&str], input: Stdio, output: Stdio) -> Made<i32> {
         let words = [verb, &self.ctid.to_string()].iter().chain(more).map(ToString::to_string).collect::<Vec<_>>();
-        run(self.node, &words, input, output, Some(self.interrupt))
+        run(self.node, "vzctl", &words, input, output, Some(self.interrupt))
     }
 
-    /// The same of a command that has to succeed.
+    /// `vzpkg`, of which everybody sees what it says; its exit code.
+    pub(super) fn vzpkg(&self, words: &[&str]) -> Made<i32> {
+        let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+        run(self.node, "vzpkg", &words, Stdio::null(), Stdio::inherit(), Some(self.interrupt))
+    }
+
+    /// `vzctl` that has to succeed.
     pub(super) fn done(&self, verb: &str, more: &[&str]) -> Made<()> {
         let words: Vec<String> = [verb, &self.ctid.to_string()].iter().chain(more).map(ToString::to_string).collect();
         self.must(&words)
@@ -103,7 +109,7 @@ impl<'a> Temporary<'a> {
     }
 
     fn must(&self, words: &[String]) -> Made<()> {
-        match run(self.node, words, Stdio::null(), Stdio::null(), Some(self.interrupt))? {
+        match run(self.node, "vzctl", words, Stdio::null(), Stdio::null(), Some(self.interrupt))? {
             0 => Ok(()),
             code => {
                 let what = format!("vzctl {} of the temporary container ended with {code}", words[0]);
@@ -185,7 +191,7 @@ fn destroy(node: &Node, ctid: Ctid, directory: &Path) {
         if conf.exists() {
             let quiet = |words: &[&str]| {
                 let words: Vec<String> = words.iter().map(ToString::to_string).collect();
-                run(node, &words, Stdio::null(), Stdio::null(), None)
+                run(node, "vzctl", &words, Stdio::null(), Stdio::null(), None)
             };
             let number = ctid.to_string();
             // Of one that does not run this fails; what counts is whether it can be destroyed.
@@ -197,10 +203,11 @@ fn destroy(node: &Node, ctid: Ctid, directory: &Path) {
                 return Err((PkgExit::System, Failure::new(Exit::System, what)));
             }
         }
-        let aside = conf.with_extension("conf.destroyed");
-        match std::fs::remove_file(&aside) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(system("unlink", &aside, e)),
-            _ => {}
+        for aside in ["conf.destroyed", "apps.destroyed"].map(|extension| conf.with_extension(extension)) {
+            match std::fs::remove_file(&aside) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(system("unlink", &aside, e)),
+                _ => {}
+            }
         }
         vzrt::remove::remove_tree(directory).map_err(|e| failed(&e))
     };
@@ -209,11 +216,18 @@ fn destroy(node: &Node, ctid: Ctid, directory: &Path) {
     }
 }
 
-/// Runs `vzctl` and waits for its end, or for a signal, which it is then sent too.
-fn run(node: &Node, words: &[String], input: Stdio, output: Stdio, interrupt: Option<&Interrupt>) -> Made<i32> {
+/// Runs `vzctl` or `vzpkg` and waits for its end, or for a signal, which it is then sent too.
+fn run(
+    node: &Node,
+    program: &str,
+    words: &[String],
+    input: Stdio,
+    output: Stdio,
+    interrupt: Option<&Interrupt>,
+) -> Made<i32> {
     // By this name it is the program that runs, also when another has been installed in its place.
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("vzctl").arg("--config-dir").arg(node.config_dir()).args(words).stdin(input).stdout(output);
+    command.arg0(program).arg("--config-dir").arg(node.config_dir()).args(words).stdin(input).stdout(output);
     let mut child = command.spawn().map_err(|e| system("execve", Path::new("/proc/self/exe"), e))?;
     if let Some(interrupt) = interrupt {
         // Not waited for yet, so the number is its own.

@@ -14,7 +14,7 @@ use crate::config::settings::Change;
 use crate::pkg::exit::{self, PkgExit};
 
 /// What is to be installed, in order, with the values of its parameters.
-pub(super) struct Wanted(Vec<(AppTemplate, Values)>);
+pub(super) struct Wanted(pub(super) Vec<(AppTemplate, Values)>);
 
 /// Decides it from words alone: nothing has been looked at inside.
 pub(super) fn decide(shelf: &Shelf, record: &Record, requests: &[Request]) -> Result<Wanted, Fail> {
@@ -146,6 +146,10 @@ fn packages(context: &Context, guest: &Guest, template: &AppTemplate) -> Result<
         let what = format!("Application template {} is not for {} {}", template.name, system.id, system.release);
         return Err(fail(PkgExit::Unavailable, what));
     };
+    if needs.packages.is_empty() {
+        // No mirror is asked for nothing.
+        return Ok(Vec::new());
+    }
     let installed = guest.packages()?;
     let cannot = |e: PmError| because(exit::of_pm(&e), format!("The packages of {} can't be had", template.name), &e);
     with_progress(guest, |progress| {

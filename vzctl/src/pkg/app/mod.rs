@@ -4,6 +4,7 @@ mod args;
 mod fetch;
 mod guest;
 mod install;
+mod layer;
 mod record;
 mod remove;
 mod show;
@@ -23,6 +24,9 @@ use super::exit::{self, PkgExit};
 use crate::command::{self, Context};
 use crate::config::{Node, names};
 use crate::{Exit, Failure, decide, terminal_progress};
+
+pub(super) use layer::{Baked, Stack, find as find_layer};
+pub(crate) use layer::{at_create as layer_at_create, forget};
 
 pub(super) use args::{commands, is_of_apps, with_list_args, with_names};
 
