@@ -171,11 +171,6 @@ impl Applications {
     }
 }
 
-/// The container has lost its root, and its applications with it.
-pub(crate) fn forget(node: &Node, ctid: vzrt::Ctid) -> Result<(), Failure> {
-    Record::default().save(node, ctid).map_err(|(_, failure)| failure)
-}
-
 fn install_all(context: &Context, requests: &[Request]) -> Result<(), Fail> {
     let mut record = Record::load(&context.node, context.ctid)?;
     within(context, &mut record, |guest, record| {
