@@ -76,6 +76,27 @@ pub fn node_with(test: &str, template: &str) -> Option<Node> {
     Some(node)
 }
 
+/// The same with a store of the test's own, with the archives of these templates in it: application templates lie in the store.
+///
+/// # Panics
+/// The archives cannot be copied.
+pub fn node_with_own_store(test: &str, templates: &[&str]) -> Option<Node> {
+    let mut node = None;
+    for template in templates {
+        node = Some(node_with(test, template)?);
+    }
+    let node = node?;
+    let own = node.path("template/cache");
+    for entry in fs_err::read_dir(self::templates().join("cache")).expect("a store").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if templates.iter().any(|template| name.starts_with(&format!("{template}.tar"))) {
+            fs_err::copy(entry.path(), own.join(name)).expect("a copy of the archive");
+        }
+    }
+    node.configure(&format!("TEMPLATE={}", node.path("template").display()));
+    Some(node)
+}
+
 /// A node with container 101 of the busybox template running.
 pub fn running_busybox(test: &str) -> Option<Node> {
     let node = node_with(test, "busybox")?;

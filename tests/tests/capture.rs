@@ -3,23 +3,13 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use tests::containers::node_with;
+use tests::containers::node_with_own_store;
 use tests::node::{Node, Outcome};
 use tests::session::Session;
 use tests::wait::wait_until;
 
-/// A store of the test's own, with the archive of the template in it: application templates lie in the store.
 fn node(test: &str, template: &str) -> Option<Node> {
-    let node = node_with(test, template)?;
-    let shared = tests::containers::templates().join("cache");
-    let own = node.path("template/cache");
-    for entry in fs_err::read_dir(shared).expect("a store").flatten() {
-        if entry.file_name().to_string_lossy().starts_with(&format!("{template}.tar")) {
-            fs_err::copy(entry.path(), own.join(entry.file_name())).expect("a copy of the archive");
-        }
-    }
-    node.configure(&format!("TEMPLATE={}", node.path("template").display()));
-    Some(node)
+    node_with_own_store(test, &[template])
 }
 
 fn script(node: &Node, text: &str) -> String {
