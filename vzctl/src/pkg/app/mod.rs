@@ -1,6 +1,7 @@
 //! Application templates in containers: `install`, `remove`, `update`, `status`, `list CTID`, `info`, `localinstall`, `clean`.
 
 mod args;
+mod captured;
 mod fetch;
 mod guest;
 mod install;
@@ -193,14 +194,6 @@ fn within<T>(
             templates::Progress::stage(bar, templates::Stage::Bootstrap, None);
         }
         let guest = Guest { inside, runs, bar };
-        if !guest.has("/usr/bin/dpkg")? || !guest.has("/usr/bin/apt-get")? {
-            let container = context.container().map_err(vzctl)?;
-            let name = container.settings.ostemplate.unwrap_or_default();
-            return Err(fail(
-                PkgExit::NotEz,
-                format!("CT {} ({name}) has no package manager: only those of Debian's kind are known", context.ctid),
-            ));
-        }
         remove::settle(context, &guest, record)?;
         work(&guest, record)
     };
@@ -219,8 +212,19 @@ fn within<T>(
     vzrt::with_idle_init(&plan, &host, None, |inside| go(inside, false)).map_err(|e| vzctl(command::failed(&e)))?
 }
 
+/// Refuses a container whose packages nobody here knows.
+fn with_packages(context: &Context, guest: &Guest) -> Result<(), Fail> {
+    if guest.has("/usr/bin/dpkg")? && guest.has("/usr/bin/apt-get")? {
+        return Ok(());
+    }
+    let name = context.container().map_err(|f| (PkgExit::Vzctl, f))?.settings.ostemplate.unwrap_or_default();
+    let what = format!("CT {} ({name}) has no package manager: only those of Debian's kind are known", context.ctid);
+    Err(fail(PkgExit::NotEz, what))
+}
+
 /// The packages for a container.
 fn pm(context: &Context, guest: &Guest) -> Result<(Pm, System), Fail> {
+    with_packages(context, guest)?;
     let system = guest.system()?;
     let arch = guest.arch()?;
     let pm = Pm::open(&context.node.global.template_dir, &system, &arch)
@@ -270,6 +274,7 @@ fn local(context: &Context, guest: &Guest, matches: &ArgMatches) -> Result<(), F
         Ok(Deb { name, version: String::new(), replaces: None, file: file.clone() })
     };
     let debs = files.iter().map(deb).collect::<Result<Vec<_>, _>>()?;
+    with_packages(context, guest)?;
     guest.install(&debs, &[]).inspect_err(|_| {
         if let Err((_, failure)) = guest.forget_debs() {
             failure.tell();
