@@ -210,6 +210,7 @@ mod tests {
             directories: Vec::new(),
             services: Vec::new(),
             commands_run: true,
+            captured: None,
             pre_remove: Vec::new(),
             post_remove: Vec::new(),
         }
