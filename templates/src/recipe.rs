@@ -1,6 +1,8 @@
 //! Recipes: how the cache of a template is made, as data. A recipe file is the administrator's; still nothing in one
 //! is given to a shell.
 
+mod written;
+
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -10,9 +12,10 @@ use crate::name::TemplateName;
 use crate::oci::Wanted;
 use crate::unpack::Limits;
 
+use self::written::Written;
+
 /// How a template is made. The order of the fields is the order of the work.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipe {
     /// Of the template; also of the recipe's file.
     pub name: String,
@@ -23,25 +26,18 @@ pub struct Recipe {
     /// Where the first files come from.
     pub bootstrap: Bootstrap,
     /// How much it may hold.
-    #[serde(default)]
     pub limits: Bounds,
     /// Paths removed, if they are there.
-    #[serde(default)]
     pub remove: Vec<String>,
     /// Directories made.
-    #[serde(default)]
     pub directories: Vec<Directory>,
     /// Files written, replacing what is there.
-    #[serde(default)]
     pub files: Vec<FileContent>,
     /// Symbolic links made, replacing what is there.
-    #[serde(default)]
     pub links: Vec<Link>,
     /// systemd units.
-    #[serde(default)]
     pub services: Services,
     /// Programs run inside, last.
-    #[serde(default)]
     pub commands: Vec<Command>,
 }
 
@@ -255,10 +251,12 @@ pub enum RecipeError {
     },
 }
 
-const BUILTIN: [(&str, &str); 3] = [
+const BUILTIN: [(&str, &str); 5] = [
     ("busybox", include_str!("../recipes/busybox.toml")),
     ("debian-12-x86_64", include_str!("../recipes/debian-12-x86_64.toml")),
+    ("debian-12-x86_64-minimal", include_str!("../recipes/debian-12-x86_64-minimal.toml")),
     ("debian-13-x86_64", include_str!("../recipes/debian-13-x86_64.toml")),
+    ("debian-13-x86_64-minimal", include_str!("../recipes/debian-13-x86_64-minimal.toml")),
 ];
 
 impl Recipe {
@@ -269,14 +267,19 @@ impl Recipe {
 
     /// The recipe of `name`: `<directory>/<name>.toml`, else the built-in one.
     pub fn load(name: &TemplateName, directory: &Path) -> Result<Self, RecipeError> {
+        Self::load_below(name, directory, &mut Vec::new())
+    }
+
+    /// The same, for recipes that are like it.
+    fn load_below(name: &TemplateName, directory: &Path, above: &mut Vec<String>) -> Result<Self, RecipeError> {
         let file = directory.join(format!("{name}.toml"));
         match fs::read_to_string(&file) {
-            Ok(text) => return Self::parse(&text, name, &file.display().to_string()),
+            Ok(text) => return Self::parse_below(&text, name, &file.display().to_string(), directory, above),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(RecipeError::Read(e)),
         }
         match BUILTIN.iter().find(|(builtin, _)| *builtin == name.as_str()) {
-            Some((builtin, text)) => Self::parse(text, name, builtin),
+            Some((builtin, text)) => Self::parse_below(text, name, builtin, directory, above),
             None => Err(RecipeError::NotFound {
                 name: name.to_string(),
                 builtin: Self::builtin().map(String::from).collect(),
@@ -314,11 +317,34 @@ impl Recipe {
         }
     }
 
-    /// Reads and checks a recipe for `name`; `origin` is for messages.
-    pub fn parse(text: &str, name: &TemplateName, origin: &str) -> Result<Self, RecipeError> {
-        let parsed = toml::from_str::<Self>(text);
-        let recipe = parsed.map_err(|e| RecipeError::Parse { origin: origin.to_owned(), source: Box::new(e) })?;
-        recipe.checked(name, origin)
+    /// Reads and checks a recipe for `name`; `origin` is for messages, and recipes that it is like are looked for in `directory`.
+    pub fn parse(text: &str, name: &TemplateName, origin: &str, directory: &Path) -> Result<Self, RecipeError> {
+        Self::parse_below(text, name, origin, directory, &mut Vec::new())
+    }
+
+    fn parse_below(
+        text: &str,
+        name: &TemplateName,
+        origin: &str,
+        directory: &Path,
+        above: &mut Vec<String>,
+    ) -> Result<Self, RecipeError> {
+        let parsed = toml::from_str::<Written>(text);
+        let written = parsed.map_err(|e| RecipeError::Parse { origin: origin.to_owned(), source: Box::new(e) })?;
+        let like = match &written.like {
+            None => None,
+            Some(like) => {
+                let wrong =
+                    |why| RecipeError::Invalid { origin: origin.to_owned(), field: "like", value: like.clone(), why };
+                above.push(name.to_string());
+                if above.contains(like) {
+                    return Err(wrong("leads back to this recipe"));
+                }
+                let like: TemplateName = like.parse().map_err(|_| wrong("is not the name of a template"))?;
+                Some(Self::load_below(&like, directory, above)?)
+            }
+        };
+        written.over(like, origin)?.checked(name, origin)
     }
 
     fn checked(self, name: &TemplateName, origin: &str) -> Result<Self, RecipeError> {
@@ -454,10 +480,19 @@ mod tests {
             "[[files]]\npath='/a'\ncontent=''\nowner=1",
         ] {
             let text = format!("{SMALL}{more}");
-            assert!(matches!(Recipe::parse(&text, &name("x"), "t"), Err(RecipeError::Parse { .. })), "{more}");
+            assert!(
+                matches!(
+                    Recipe::parse(&text, &name("x"), "t", Path::new("/nonexistent")),
+                    Err(RecipeError::Parse { .. })
+                ),
+                "{more}"
+            );
         }
         let debian = "name='x'\ndescription=''\ndistribution='x'\n[bootstrap]\nmethod='mmdebstrap'\nsuite='a'\narch='b'\nkernel='c'";
-        assert!(matches!(Recipe::parse(debian, &name("x"), "t"), Err(RecipeError::Parse { .. })));
+        assert!(matches!(
+            Recipe::parse(debian, &name("x"), "t", Path::new("/nonexistent")),
+            Err(RecipeError::Parse { .. })
+        ));
     }
 
     #[test]
@@ -474,13 +509,48 @@ mod tests {
         ];
         for more in cases {
             let text = format!("{SMALL}{more}");
-            assert!(matches!(Recipe::parse(&text, &name("x"), "t"), Err(RecipeError::Invalid { .. })), "{more}");
+            assert!(
+                matches!(
+                    Recipe::parse(&text, &name("x"), "t", Path::new("/nonexistent")),
+                    Err(RecipeError::Invalid { .. })
+                ),
+                "{more}"
+            );
         }
         for more in
             ["suite='-a'\narch='b'", "suite='a'\narch='b'\ninclude=['a,b']", "suite='a'\narch='b'\nmirror='copy:/x'"]
         {
             let text = SMALL.replace("busybox", "mmdebstrap") + more;
-            assert!(matches!(Recipe::parse(&text, &name("x"), "t"), Err(RecipeError::Invalid { .. })), "{more}");
+            assert!(
+                matches!(
+                    Recipe::parse(&text, &name("x"), "t", Path::new("/nonexistent")),
+                    Err(RecipeError::Invalid { .. })
+                ),
+                "{more}"
+            );
         }
+    }
+
+    #[test]
+    fn a_recipe_that_is_like_another_says_what_it_has_beyond_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(dir.path().join(format!("{name}.toml")), text).unwrap();
+        write(
+            "base",
+            &(SMALL.replace("'x'", "'base'") + "[services]\nmask=['a.service']\n[[files]]\npath='/a'\ncontent=''"),
+        );
+        write("mine", "name='mine'\nlike='base'\ndescription='more'\nremove=['/b']\n[services]\nmask=['c.service']");
+        let recipe = Recipe::load(&name("mine"), dir.path()).unwrap();
+        assert_eq!((recipe.name.as_str(), recipe.description.as_str()), ("mine", "more"));
+        assert_eq!((recipe.bootstrap, recipe.files.len(), recipe.remove.len()), (Bootstrap::Busybox {}, 1, 1));
+        assert_eq!(recipe.services.mask, ["a.service", "c.service"]);
+        write("base", "name='base'\nlike='mine'");
+        let circle = Recipe::load(&name("mine"), dir.path()).unwrap_err().to_string();
+        assert!(circle.ends_with("like \"mine\" leads back to this recipe"), "{circle}");
+        write("mine", "name='mine'\nlike='none'");
+        assert!(matches!(Recipe::load(&name("mine"), dir.path()), Err(RecipeError::NotFound { .. })));
+        write("mine", "name='mine'\ndescription=''\ndistribution=''");
+        let lacks = Recipe::load(&name("mine"), dir.path()).unwrap_err().to_string();
+        assert!(lacks.contains("bootstrap") && lacks.contains("is missing"), "{lacks}");
     }
 }

@@ -220,7 +220,7 @@ fn bounds() {
             "name='t'\ndescription=''\ndistribution='x'\n[bootstrap]\nmethod='oci'\nsource='{}'\n[limits]\n{limits}",
             path.display()
         );
-        Recipe::parse(&text, &Place::name(), "t").unwrap()
+        Recipe::parse(&text, &Place::name(), "t", Path::new("/nonexistent")).unwrap()
     };
     let store = place.store();
     for (limits, what) in [("entries=2", "members"), ("bytes=50_000", "bytes")] {
@@ -261,7 +261,11 @@ fn wrong_hash() {
             "name='t'\ndescription=''\ndistribution='x'\n[bootstrap]\nmethod='archive'\nsource='{}'\nsha256='{digits}'",
             path.display()
         );
-        place.store().create_cache_by(&Recipe::parse(&text, &Place::name(), "t").unwrap(), &Place::name(), &mut Silent)
+        place.store().create_cache_by(
+            &Recipe::parse(&text, &Place::name(), "t", Path::new("/nonexistent")).unwrap(),
+            &Place::name(),
+            &mut Silent,
+        )
     };
     assert!(matches!(made(&"0".repeat(64)), Err(CacheError::Hash { .. })));
     assert_eq!(place.in_trees(), ["t.lock"]);
