@@ -101,8 +101,8 @@ refused() { awk '{ sum += $NF } END { print sum }' "$NODE/run/proc/bc/$1/resourc
 starts() { echo "systemctl restart $1"; }
 there() {
     case $1 in
-    apache2 | caddy) echo "102 curl -sSfo /dev/null http://$NET.101/" ;;
-    tomcat10) echo "102 curl -sSfo /dev/null http://$NET.101:8080/" ;;
+    apache2 | caddy) echo "102 curl -sSfo /dev/null --max-time 20 http://$NET.101/" ;;
+    tomcat10) echo "102 curl -sSfo /dev/null --max-time 20 http://$NET.101:8080/" ;;
     mariadb) echo "101 mariadb -e 'select 1'" ;;
     esac
 }
