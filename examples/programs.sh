@@ -30,9 +30,14 @@ die() { printf 'programs: %s\n' "$*" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || die 'containers are made by root'
 grep -qw bpf /sys/kernel/security/lsm || die 'the kernel of this host takes no LSM programs: see docs/beancounters.md'
 
+# An emulated machine may need minutes for a step; whoever watches is to see that it is at work.
+while sleep 60; do echo "  ($(cut -d' ' -f1 /proc/uptime) s up)"; done &
+beat=$!
+
 clean_up() {
     status=$?
     trap - EXIT
+    kill $beat || true
     for ctid in 101 102 103; do
         [ ! -e "$NODE/etc/conf/$ctid.conf" ] || remove $ctid
     done

@@ -93,12 +93,14 @@ pub struct EffectiveLimits {
 
 impl DiskLimits {
     /// The limits as they work. `QUOTATIME=0`, which every OpenVZ sample has, lets a soft limit expire the moment it is exceeded:
-    /// it acts as the hard one (kernel 2.6.32 of OpenVZ, `vzdq_ops.c`). No `QUOTATIME` is [`DEFAULT_GRACE_S`].
+    /// it acts as the hard one (kernel 2.6.32 of OpenVZ, `vzdq_ops.c`). No `QUOTATIME` is [`DEFAULT_GRACE_S`]. A limit of nothing is one of 1, for
+    /// the kernel takes 0 for no limit.
     pub fn effective(&self) -> EffectiveLimits {
         let grace_s = self.grace_s.unwrap_or(DEFAULT_GRACE_S);
         let [space_kib, inodes] = [self.space_kib, self.inodes].map(|configured| {
-            let soft = configured.soft.min(configured.hard);
-            let hard = if grace_s == 0 { soft } else { configured.hard };
+            let [soft, hard] = [configured.soft, configured.hard].map(|limit| limit.max(Limit::Of(1)));
+            let soft = soft.min(hard);
+            let hard = if grace_s == 0 { soft } else { hard };
             SoftHard { soft, hard }
         });
         let soft_matters = space_kib.soft < space_kib.hard || inodes.soft < inodes.hard;
@@ -297,6 +299,12 @@ mod tests {
         let configured = DiskLimits { space_kib: of(10, 20), inodes: of(5, 6), grace_s: Some(0) };
         let expected = EffectiveLimits { space_kib: of(10, 10), inodes: of(5, 5), grace_s: None };
         assert_eq!(configured.effective(), expected);
+    }
+
+    #[test]
+    fn a_limit_of_nothing_works_as_the_least_there_is() {
+        let configured = DiskLimits { space_kib: of(0, 0), inodes: of(0, 5), grace_s: Some(60) };
+        assert_eq!((configured.effective().space_kib, configured.effective().inodes), (of(1, 1), of(1, 5)));
     }
 
     #[test]

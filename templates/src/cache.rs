@@ -270,7 +270,9 @@ pub(crate) fn pack(
     progress: &mut dyn Progress,
 ) -> Result<(), CacheError> {
     let mut command = Command::new("tar");
-    command.args(["--create", "--format=posix", "--numeric-owner", "--sort=name", "--sparse"]);
+    command.args(["--create", "--format=posix", "--numeric-owner", "--sort=name"]);
+    // Holes are where zeros are, not where a file system has left them out; later versions name such files after tar's process.
+    command.args(["--sparse", "--sparse-version=0.0", "--hole-detection=raw"]);
     // system.* would be ACLs of the host's directories inherited on the way; file capabilities are security.*.
     command.args(["--xattrs", "--xattrs-include=security.capability", "--xattrs-include=user.*"]);
     // Not the times of reading, nor tar's process id: the same tree packs to the same bytes.
@@ -306,4 +308,32 @@ pub(crate) fn pack(
         return Err(CacheError::Tar { status: output.status.to_string(), stderr: shown(output.stderr.trim_ascii()) });
     }
     Ok(encoder.finish().map(drop)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn the_same_tree_packs_to_the_same_bytes_wherever_its_holes_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let packed: Vec<Vec<u8>> = [true, false]
+            .map(|is_one_hole| {
+                let (tree, file) =
+                    (dir.path().join(format!("{is_one_hole}")), dir.path().join(format!("{is_one_hole}.tar")));
+                fs::create_dir(&tree).unwrap();
+                let sparse = std::fs::File::create(tree.join("sparse")).unwrap();
+                if !is_one_hole {
+                    sparse.write_all_at(&[0; 1 << 16], 1 << 16).unwrap();
+                }
+                sparse.write_all_at(b"end", (1 << 20) - 3).unwrap();
+                fs::write(tree.join("plain"), "text").unwrap();
+                pack(&tree, &file, Some(1), &mut crate::Silent).unwrap();
+                fs::read(file).unwrap()
+            })
+            .to_vec();
+        assert_eq!(packed[0], packed[1]);
+        assert!(packed[0].len() < 4096);
+    }
 }

@@ -76,16 +76,21 @@ pub fn node_with(test: &str, template: &str) -> Option<Node> {
     Some(node)
 }
 
-/// The same with a store of the test's own, which has the archive of the template: application templates and layers lie in the store.
+/// The same with a store of the test's own, with the archives of these templates in it: application templates lie in the store.
 ///
 /// # Panics
-/// The archive cannot be copied.
-pub fn node_with_own_store(test: &str, template: &str) -> Option<Node> {
-    let node = node_with(test, template)?;
+/// The archives cannot be copied.
+pub fn node_with_own_store(test: &str, templates: &[&str]) -> Option<Node> {
+    let mut node = None;
+    for template in templates {
+        node = Some(node_with(test, template)?);
+    }
+    let node = node?;
     let own = node.path("template/cache");
     for entry in fs_err::read_dir(store().join("cache")).expect("a store").flatten() {
-        if entry.file_name().to_string_lossy().starts_with(&format!("{template}.tar")) {
-            fs_err::copy(entry.path(), own.join(entry.file_name())).expect("a copy of the archive");
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if templates.iter().any(|template| name.starts_with(&format!("{template}.tar"))) {
+            fs_err::copy(entry.path(), own.join(name)).expect("a copy of the archive");
         }
     }
     node.configure(&format!("TEMPLATE={}", node.path("template").display()));

@@ -32,7 +32,7 @@ const KEY: &str = "name='key'\ndescription='d'\nversion='1'\n[[for]]\nfamily='de
 
 /// A store of its own, and private areas that are directories on every host: an image has a size of its own.
 fn node(test: &str) -> Option<Node> {
-    let node = node_with_own_store(test, TEMPLATE)?;
+    let node = node_with_own_store(test, &[TEMPLATE])?;
     node.configure("DISK_QUOTA=no");
     Some(node)
 }

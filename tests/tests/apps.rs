@@ -237,3 +237,33 @@ fn an_install_that_fails_or_is_killed_leaves_nothing_and_a_changed_file_is_kept(
     node.inside("rm -r /etc/mine; pkill sleep; true");
     assert_eq!((packages(&node), etc(&node)), before);
 }
+
+#[test]
+fn a_container_that_is_reinstalled_has_its_applications_again() {
+    let Some(node) = node_with_packages("a_container_that_is_reinstalled_has_its_applications_again") else { return };
+    node.done(["create", "101", "--ostemplate", TEMPLATE, "--apptemplate", "redis:port=6400"]);
+    node.done(["reinstall", "101", "--skipbackup"]);
+    assert!(vzpkg(&node, &["list", "101"]).starts_with("redis"));
+    assert_eq!(node.configured(101, "TEMPLATES").as_deref(), Some("redis"));
+    node.done(["start", "101", "--wait"]);
+    assert!(node.inside("ss -ltn").contains(":6400 "), "with its parameters");
+    node.done(["stop", "101", "--fast"]);
+    node.done(["reinstall", "101", "--skipbackup", "--skipapps"]);
+    assert_eq!(vzpkg(&node, &["list", "101"]), "");
+    assert_eq!(node.configured(101, "TEMPLATES"), None);
+    node.done(["destroy", "101"]);
+    assert_eq!(node.leftovers(), [""; 0]);
+}
+
+#[test]
+fn packages_are_fetched_before_they_are_needed() {
+    let Some(node) = node_with_packages("packages_are_fetched_before_they_are_needed") else { return };
+    let said = vzpkg(&node, &["fetch", TEMPLATE, "redis,nginx"]);
+    assert!(said.contains("packages are here"), "{said}");
+    let again = vzpkg(&node, &["fetch", TEMPLATE, "redis", "nginx"]);
+    assert!(again.contains(" packages are here, 0 of them were fetched") && !again.starts_with("0 "), "{again}");
+    vzpkg(&node, &["fetch", TEMPLATE]);
+    node.run("vzpkg", ["fetch", TEMPLATE, "none-such"]).fails_with(24);
+    node.run("vzpkg", ["fetch", "none-such", "redis"]).fails_with(23);
+    node.run("vzpkg", ["fetch", "busybox", "redis"]).fails_with(33);
+}

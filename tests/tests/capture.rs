@@ -3,10 +3,14 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use tests::containers::{disk_kib, node_with_own_store as node};
+use tests::containers::{disk_kib, node_with_own_store};
 use tests::node::{Node, Outcome};
 use tests::session::Session;
 use tests::wait::wait_until;
+
+fn node(test: &str, template: &str) -> Option<Node> {
+    node_with_own_store(test, &[template])
+}
 
 fn script(node: &Node, text: &str) -> String {
     let path = node.path("script");

@@ -117,6 +117,11 @@ fn a_create_of_an_image_that_is_killed_or_interrupted_anywhere_can_be_repeated()
     }
 }
 
+/// What is among the private areas.
+fn areas(node: &Node) -> Vec<std::ffi::OsString> {
+    std::fs::read_dir(node.path("private")).expect("there").flatten().map(|e| e.file_name()).collect()
+}
+
 #[test]
 fn a_conversion_that_is_killed_anywhere_has_happened_or_not() {
     let Some(node) = node_with("a_conversion_that_is_killed_anywhere_has_happened_or_not", "busybox") else { return };
@@ -141,9 +146,38 @@ fn a_conversion_that_is_killed_anywhere_has_happened_or_not() {
             let says = node.configured(101, "VE_LAYOUT").expect("a layout");
             assert_eq!(is_image, says == "ploop", "{signal} after {after:?}: {says}, {root}");
             node.done(["stop", "101", "--fast"]);
-            let litter: Vec<_> =
-                std::fs::read_dir(node.path("private")).expect("there").flatten().map(|e| e.file_name()).collect();
-            assert_eq!(litter, ["101"], "{signal} after {after:?}");
+            assert_eq!(areas(&node), ["101"], "{signal} after {after:?}");
+        }
+    }
+    node.done(["destroy", "101"]);
+    assert_eq!(node.leftovers(), [""; 0]);
+}
+
+#[test]
+fn a_reinstallation_that_is_killed_anywhere_has_happened_or_not() {
+    let Some(node) = node_with("a_reinstallation_that_is_killed_anywhere_has_happened_or_not", "busybox") else {
+        return;
+    };
+    node.done(["create", "101", "--ostemplate", "busybox", "--diskspace", "64M"]);
+    let live = || {
+        node.done(["start", "101", "--wait-lock", "30"]);
+        node.inside("echo precious > /root/file; rm -f /bin/ls; mkdir -p /root/many; for i in $(seq 300); do echo $i > /root/many/$i; done");
+        node.done(["stop", "101", "--fast"]);
+    };
+    live();
+    let whole = measured(&node, &["reinstall", "101"]);
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+        for after in moments(whole) {
+            live();
+            disturbed(&node, &["reinstall", "101"], after, signal);
+            node.done(["start", "101", "--wait-lock", "30"]);
+            let seen = node.inside("if test -e /bin/ls; then cd /old; test -e bin/ls || echo new; else cd /; echo old; fi; cat root/file; ls root/many | wc -l");
+            assert!(
+                ["new", "old"].map(|is| format!("{is}\nprecious\n300")).contains(&seen),
+                "{signal} after {after:?}: {seen}"
+            );
+            node.done(["stop", "101", "--fast"]);
+            assert_eq!(areas(&node), ["101"], "{signal} after {after:?}");
         }
     }
     node.done(["destroy", "101"]);

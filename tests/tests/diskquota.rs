@@ -199,7 +199,9 @@ fn inodes_end_at_the_limit_to_the_one() {
     let test = "inodes_end_at_the_limit_to_the_one";
     // More for who asks; ten thousand are enough to go over many blocks of inodes.
     let limit: u64 = std::env::var("VZ_TEST_DISK_INODES").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000);
-    let Some((node, bound)) = running(test, "simfs", &["--diskspace", "200M", "--diskinodes", &limit.to_string()])
+    // An image has an inode for each of its blocks at most.
+    let space = format!("{}K", (limit * 8).max(204_800));
+    let Some((node, bound)) = running(test, "simfs", &["--diskspace", &space, "--diskinodes", &limit.to_string()])
     else {
         return;
     };

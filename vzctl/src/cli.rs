@@ -170,6 +170,21 @@ fn verbs() -> Vec<Command> {
                 .value_name("simfs|ploop[:MODE]")
                 .help("What it is to be [default: ploop]"),
         ),
+        of_container("reinstall", "Give a stopped container a new root from its template; the old one is in /old")
+            .args([
+                Arg::new("ostemplate")
+                    .long("ostemplate")
+                    .value_name("NAME")
+                    .help("Another template than it was made from"),
+                flag("skipbackup", "Do not keep the old root"),
+                flag("resetpwdb", "Begin with the template's users, groups and passwords"),
+                flag("skipapps", "Do not install its application templates again"),
+                Arg::new("keep")
+                    .long("keep")
+                    .value_name("PATH")
+                    .action(ArgAction::Append)
+                    .help("Have this file or directory of the old root in its place; may be repeated"),
+            ]),
         of_container("enter", "A root shell in a container").arg(
             Arg::new("exec")
                 .long("exec")

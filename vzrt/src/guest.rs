@@ -10,6 +10,7 @@
 //! Nothing here writes to the host.
 
 mod accounts;
+mod carried;
 mod console;
 mod dns;
 mod error;
@@ -28,6 +29,7 @@ mod tests;
 mod trees;
 
 pub use accounts::{BadUserName, UserName};
+pub use carried::{Places, carry_accounts, places};
 pub use console::{ConsoleStyle, set_console};
 pub use dns::{HostResolv, host_resolv, parse_resolv_conf, set_dns};
 pub use error::{Call, Error, Kind};

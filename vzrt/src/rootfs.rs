@@ -129,7 +129,7 @@ pub fn mount(plan: &RootPlan) -> Result<(), RootError> {
         }
         Layers::OverTree(trees) => {
             shifted(&area, shift.as_fd(), 0, &plan.private)?;
-            overlay(plan, trees, &area, shift.as_fd())?
+            overlay(plan, trees, &area, Some(shift.as_fd()))?
         }
         Layers::InImage => {
             let root = root_in_image(plan, &area)?;
@@ -168,6 +168,20 @@ pub fn stacked(trees: &[PathBuf]) -> Result<OwnedFd, RootError> {
     let root = below(trees, None)?;
     readable(&root, trees.first().map_or(Path::new(""), PathBuf::as_path))?;
     Ok(root)
+}
+
+/// What a container will find as its root, for writing before its first start: detached, with the ids that its files have inside, and within
+/// the limits of its disk, which for an overlay hold for the host's root too.
+///
+/// # Errors
+/// As [`mount`].
+pub fn writable(plan: &RootPlan) -> Result<OwnedFd, RootError> {
+    let area = private_area(plan)?;
+    match &plan.layers {
+        Layers::Whole => Ok(area),
+        Layers::InImage => root_in_image(plan, &area),
+        Layers::OverTree(trees) => overlay(plan, trees, &area, None),
+    }
 }
 
 fn readable(root: &OwnedFd, what: &Path) -> Result<(), RootError> {
@@ -354,16 +368,25 @@ fn shifted(mount: &OwnedFd, shift: BorrowedFd, extra: u64, what: &Path) -> Resul
         .doing("shifting ids")
 }
 
-/// The overlay of the private area over the shared trees, detached.
-fn overlay(plan: &RootPlan, trees: &[PathBuf], area: &OwnedFd, shift: BorrowedFd) -> Result<OwnedFd, RootError> {
+/// The overlay of the private area over the shared trees, detached; without a shift with the ids on disk.
+fn overlay(
+    plan: &RootPlan,
+    trees: &[PathBuf],
+    area: &OwnedFd,
+    shift: Option<BorrowedFd>,
+) -> Result<OwnedFd, RootError> {
     let lowers = templates(trees)?;
     for (lower, tree) in lowers.iter().zip(trees) {
-        shifted(lower, shift, libc::MOUNT_ATTR_RDONLY, tree)?;
+        match shift {
+            Some(shift) => shifted(lower, shift, libc::MOUNT_ATTR_RDONLY, tree)?,
+            None => readable(lower, tree)?,
+        }
     }
     // Overlay works with the credentials of whoever mounts it. Its work directory must be made with ids the layers can express, so the
     // mounter's file ids are those of the container's root; and CAP_SYS_RESOURCE must not be among its capabilities, or the kernel would
     // let every write of the container pass the project quota and the blocks reserved for root.
-    let _mounter = FileIds::of(plan.ids).doing("becoming the owner of the layers")?;
+    let ids = if shift.is_some() { plan.ids } else { IdRange { uid: 0, gid: 0, ..plan.ids } };
+    let _mounter = FileIds::of(ids).doing("becoming the owner of the layers")?;
     make_layer_dir(area, "fs")?;
     make_layer_dir(area, "work")?;
     let area_fd = area.as_raw_fd();

@@ -202,8 +202,8 @@ pub(crate) fn close_above_stderr_but(keep: Option<BorrowedFd>) -> io::Result<()>
         Some(fd) => vec![(3, fd - 1), (fd + 1, u32::MAX)],
     };
     for (first, last) in ranges.into_iter().filter(|(first, last)| first <= last) {
-        // SAFETY: nothing is opened afterwards whose number an owner of a closed descriptor could take for its own: the process becomes another
-        // program, or ends by `exit_now`.
+        // SAFETY: the owners of what is closed here are neither used nor dropped any more, whatever is opened under their numbers afterwards: the
+        // process becomes another program, or ends by `exit_now`.
         if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } != 0 {
             return Err(io::Error::last_os_error());
         }

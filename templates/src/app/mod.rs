@@ -2,6 +2,7 @@
 //! administrator's; still nothing in one is given to a shell, and no value of a parameter can be more than a word.
 
 mod check;
+pub mod merge;
 mod order;
 mod parameter;
 mod text;
@@ -170,9 +171,12 @@ pub struct Captured {
     /// Lines for `/etc/passwd`.
     #[serde(default)]
     pub users: Vec<String>,
-    /// Debian's packages among its files, `NAME=VERSION`: for people.
+    /// Debian's packages among its files, `NAME=VERSION`.
     #[serde(default)]
     pub packages: Vec<String>,
+    /// Packages of the OS template that it takes away, or has in another version, `NAME=VERSION`.
+    #[serde(default)]
+    pub packages_removed: Vec<String>,
 }
 
 /// Why there is no application template.
@@ -341,6 +345,22 @@ impl AppTemplate {
             let release = s.releases.is_empty() || (system.id == s.family && s.releases.contains(&system.release));
             system.is_like(&s.family) && release
         })
+    }
+}
+
+/// The same as [`digest`], of what comes in pieces.
+#[derive(Debug, Clone, Default)]
+pub struct Digester(sha2::Sha256);
+
+impl Digester {
+    /// Takes a piece.
+    pub fn update(&mut self, bytes: &[u8]) {
+        sha2::Digest::update(&mut self.0, bytes);
+    }
+
+    /// Of all pieces, in hexadecimal.
+    pub fn finish(self) -> String {
+        format!("{:x}", sha2::Digest::finalize(self.0))
     }
 }
 

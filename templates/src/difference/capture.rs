@@ -125,6 +125,7 @@ pub fn save<'e>(
             groups: meaning.groups.iter().map(|group| group.line.clone()).collect(),
             users: meaning.users.iter().map(|user| user.line.clone()).collect(),
             packages: meaning.packages_added.iter().map(Package::pinned).collect(),
+            packages_removed: meaning.packages_removed.iter().map(Package::pinned).collect(),
         },
     };
     let text = toml::to_string_pretty(&file).map_err(io::Error::other)?;

@@ -86,6 +86,12 @@ impl Installed {
         self.packages.iter().any(|p| p["Package"] == name)
     }
 
+    /// The architecture of the system, in Debian's spelling: that of its package manager.
+    pub fn architecture(&self) -> Option<&str> {
+        let dpkg = self.packages.iter().find(|p| p["Package"] == "dpkg")?;
+        dpkg.get("Architecture").map(String::as_str)
+    }
+
     /// Names and versions of the packages that are installed whole.
     pub fn versions(&self) -> BTreeMap<&str, &str> {
         let whole = self.packages.iter().filter(|p| p["Status"].ends_with(" ok installed"));

@@ -113,7 +113,7 @@ impl Tree<'_> {
         let (uid, gid) = member::owner(&member.path, member.uid, member.gid)?;
         let (mtime_sec, mtime_nsec) = member.mtime;
         let attributes = Attributes { uid, gid, mode: member.mode, mtime_sec, mtime_nsec };
-        let xattrs = self.wanted_xattrs(member)?;
+        let xattrs = wanted_xattrs(member, &mut self.counts.xattrs_skipped)?;
         self.devices.remove(place.path());
         let is_directory = member.kind == EntryType::Directory;
         self.hide(|hidden| hidden.replaced(place.path(), is_directory));
@@ -156,19 +156,6 @@ impl Tree<'_> {
             Err(e) => return Err(failed("fstatat", place, e)),
         }
         Ok(())
-    }
-
-    fn wanted_xattrs(&mut self, member: &Member) -> Result<Vec<(CString, Vec<u8>)>, Refusal> {
-        let mut wanted = Vec::new();
-        for (name, value) in &member.xattrs {
-            let refused = || Refusal::Xattr { member: shown(&member.path), name: shown(name) };
-            match member::xattr_fate(name, value) {
-                XattrFate::Set => wanted.push((CString::new(name.as_slice()).map_err(|_| refused())?, value.clone())),
-                XattrFate::Skip => self.counts.xattrs_skipped += 1,
-                XattrFate::Refuse => return Err(refused()),
-            }
-        }
-        Ok(wanted)
     }
 
     fn directory(&mut self, place: &Place, at: Attributes, xattrs: Vec<(CString, Vec<u8>)>) -> Result<(), Refusal> {
@@ -305,6 +292,20 @@ impl Tree<'_> {
     }
 }
 
+/// The extended attributes that a member gets; counts those that mean nothing here.
+pub(super) fn wanted_xattrs(member: &Member, skipped: &mut u64) -> Result<Vec<(CString, Vec<u8>)>, Refusal> {
+    let mut wanted = Vec::new();
+    for (name, value) in &member.xattrs {
+        let refused = || Refusal::Xattr { member: shown(&member.path), name: shown(name) };
+        match member::xattr_fate(name, value) {
+            XattrFate::Set => wanted.push((CString::new(name.as_slice()).map_err(|_| refused())?, value.clone())),
+            XattrFate::Skip => *skipped += 1,
+            XattrFate::Refuse => return Err(refused()),
+        }
+    }
+    Ok(wanted)
+}
+
 /// Opens the directory `path` (empty: the root), making what is missing of it with 0755 of root.
 fn open_below(
     root: BorrowedFd<'_>,
@@ -343,7 +344,12 @@ fn open_below(
 }
 
 /// Writes the data of `member` and returns how much that was; holes are left.
-fn write_data<R: Read>(reader: &mut Reader<R>, member: &Member, fd: &OwnedFd, place: &Place) -> Result<u64, Refusal> {
+pub(super) fn write_data<R: Read>(
+    reader: &mut Reader<R>,
+    member: &Member,
+    fd: &OwnedFd,
+    place: &Place,
+) -> Result<u64, Refusal> {
     let whole = [(0, member.size)];
     let segments = member.segments.as_deref().unwrap_or(&whole);
     let mut buffer = [0; 64 << 10];
@@ -390,12 +396,12 @@ fn own_at(parent: BorrowedFd<'_>, place: &Place, at: Attributes) -> Result<(), R
         .map_err(|e| failed("utimensat", place, e))
 }
 
-fn times(at: Attributes) -> Timestamps {
+pub(super) fn times(at: Attributes) -> Timestamps {
     let time = Timespec { tv_sec: at.mtime_sec, tv_nsec: at.mtime_nsec.into() };
     Timestamps { last_access: time, last_modification: time }
 }
 
-fn set_xattrs(fd: BorrowedFd<'_>, path: &[u8], xattrs: &[(CString, Vec<u8>)]) -> Result<(), Refusal> {
+pub(super) fn set_xattrs(fd: BorrowedFd<'_>, path: &[u8], xattrs: &[(CString, Vec<u8>)]) -> Result<(), Refusal> {
     for (name, value) in xattrs {
         let call = |e| Refusal::syscall(format!("fsetxattr({}, {})", shown(path), shown(name.as_bytes())), e);
         fs::fsetxattr(fd, name.as_c_str(), value, XattrFlags::empty()).map_err(call)?;

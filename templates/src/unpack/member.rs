@@ -52,6 +52,18 @@ pub enum Refusal {
         /// What it names.
         target: String,
     },
+    /// A name that an earlier member has, where no member may replace another.
+    #[error("member {member:?} is there twice")]
+    Twice {
+        /// The name.
+        member: String,
+    },
+    /// Where no directory is made unasked, a member whose directory is no earlier member.
+    #[error("member {member:?} is in no directory of the archive")]
+    NoDirectory {
+        /// The name.
+        member: String,
+    },
     /// Owner or group outside 0..=65535: such an id means nothing in a container.
     #[error("member {member:?} belongs to uid {uid}, gid {gid}; only 0 to 65535 exist in a container")]
     Owner {

@@ -8,6 +8,7 @@ mod decode;
 pub(crate) mod extract;
 mod layer;
 pub(crate) mod member;
+pub mod over;
 mod pax;
 mod reader;
 mod sandbox;

@@ -190,9 +190,10 @@ fn tar_program() {
     let holes = std::fs::File::create(source.join("holes")).unwrap();
     holes.set_len(1 << 20).unwrap();
     std::os::unix::fs::FileExt::write_at(&holes, b"middle", 500_000).unwrap();
-    for format in ["gnu", "posix", "oldgnu"] {
+    for (format, sparse) in [("gnu", "1.0"), ("posix", "1.0"), ("posix", "0.1"), ("posix", "0.0"), ("oldgnu", "1.0")] {
         let mut tar = Command::new("tar");
         tar.args(["-c", "-S", "--numeric-owner"]).arg(format!("--format={format}"));
+        tar.arg(format!("--sparse-version={sparse}"));
         let output = tar.arg("-C").arg(&source).arg(".").output().unwrap();
         assert!(output.status.success(), "{output:?}");
         let tree = place.try_archive(&output.stdout).unwrap_or_else(|e| panic!("{format}: {e:?}")).layers.remove(0);

@@ -1,5 +1,6 @@
 //! Private areas of the ploop layout, and copies of whole trees: what `create` and `convert` fill a new area with.
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -52,7 +53,9 @@ impl AreaError {
     /// With the code of what failed, or that of a full disk.
     pub(super) fn failure(&self, exit: Exit, what: String) -> Failure {
         let full = match self {
-            Self::Copy { said, .. } => said.contains("No space left on device"),
+            Self::Copy { said, .. } => {
+                ["No space left on device", "Disk quota exceeded"].iter().any(|full| said.contains(full))
+            }
             _ => crate::failure::is_disk_full(self),
         };
         Failure::because(if full { Exit::NoDiskSpace } else { exit }, what, self)
@@ -202,15 +205,31 @@ pub(super) fn fill(file: &Path, tree: &OwnedFd) -> Result<(), AreaError> {
 
 /// Copies what is in one directory into another as it is: owners, modes, times, extended attributes (file capabilities and ACLs are such),
 /// hard links, device nodes and holes.
-///
-/// cp reaches both through our descriptors, so that it ends when we are killed, and never writes to what has become somebody else's.
 pub(super) fn copy_tree(from: impl AsFd, to: impl AsFd) -> Result<(), AreaError> {
-    let place = |fd: i32| format!("/proc/{}/fd/{fd}", std::process::id());
+    copy(["-T".into(), through(&from, ".").into(), through(&to, ".").into()])
+}
+
+/// Copies entries of one directory into another in the same way. None of them may be there.
+pub(super) fn copy_entries(from: impl AsFd, names: &[OsString], to: impl AsFd) -> Result<(), AreaError> {
+    let sources = names.iter().map(|name| {
+        let mut path = OsString::from(through(&from, ""));
+        path.push(name);
+        path
+    });
+    copy(["-t".into(), through(&to, ".").into()].into_iter().chain(sources))
+}
+
+/// cp reaches all through our descriptors, so that it ends when we are killed, and never writes to what has become somebody else's.
+fn through(directory: &impl AsFd, name: &str) -> String {
+    format!("/proc/{}/fd/{}/{name}", std::process::id(), directory.as_fd().as_raw_fd())
+}
+
+fn copy(args: impl IntoIterator<Item = OsString>) -> Result<(), AreaError> {
     let output = Command::new("cp")
         .env_clear()
         .envs([("PATH", "/usr/bin:/bin"), ("LC_ALL", "C")])
-        .args(["-dR", "--preserve=mode,ownership,timestamps,links,xattr", "-T"])
-        .args([format!("{}/.", place(from.as_fd().as_raw_fd())), format!("{}/.", place(to.as_fd().as_raw_fd()))])
+        .args(["-dR", "--preserve=mode,ownership,timestamps,links,xattr"])
+        .args(args)
         .stdin(Stdio::null())
         .output()
         .map_err(|e| named("starting", Path::new("cp"), e))?;

@@ -1,20 +1,17 @@
 //! `vzctl convert`: a stopped container's private area becomes another kind of area.
 //!
-//! The new area is made beside the old one, and synced. Then the two directories change places in one step, and the configuration, saved, says
-//! that it is done. Until then the old area is all there: [`settle`], which every command calls under the container's lock, puts it back. From
-//! then on the old area is litter, and `settle` removes it. `state` tells which of the two directories is the new one.
+//! The new area is made beside the old one and takes its place ([`exchange`]).
 
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use quota::image;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, RenameFlags, XattrFlags};
-use serde::{Deserialize, Serialize};
-use vzrt::{Condition, Interrupt, rootfs};
+use rustix::fs::{AtFlags, FileType, Mode, XattrFlags};
+use vzrt::{Interrupt, rootfs};
 
 use super::area::{self, AreaError};
-use super::{Context, create, failed, interrupted, system};
+use super::exchange::{self, Place};
+use super::{Context, create, failed, interrupted};
 use crate::config::Node;
 use crate::config::settings::Change;
 use crate::config::values::{ImageMode, Layout, TemplateTree};
@@ -30,13 +27,7 @@ pub(super) fn run(context: &Context) -> Outcome {
     let _lock = context.lock("converting")?;
     let container = context.container()?;
     let interrupt = context.interrupt()?;
-    match vzrt::settle(&context.run_dir(), &context.cgroups()?).map_err(|e| failed(&e))? {
-        Condition::Running(_) => return Err(Failure::new(Exit::Running, "Container is running -- stop it first")),
-        Condition::Mounted(_) => {
-            return Err(Failure::new(Exit::Mounted, "Container is currently mounted (umount first)"));
-        }
-        Condition::Stopped => {}
-    }
+    exchange::refuse_in_use(context)?;
     let now = container.own.layout();
     if now == wanted {
         tracing::info!("Container is of the layout {} already", wanted.stored());
@@ -64,28 +55,17 @@ fn change_mode(node: &Node, container: &Subject, wanted: Layout) -> Result<(), F
 
 fn change_layout(context: &Context, container: &Subject, wanted: Layout, interrupt: &Interrupt) -> Result<(), Failure> {
     let node = &context.node;
-    let place = Place::of(container)?;
-    match std::fs::symlink_metadata(&place.private) {
-        Ok(meta) if meta.is_dir() => {}
-        Ok(_) => {
-            let path = place.private.display();
-            return Err(Failure::new(Exit::Convert, format!("The private area {path} is not a directory")));
-        }
-        Err(_) => {
-            let path = place.private.display();
-            return Err(Failure::new(Exit::NoPrivateArea, format!("Container private area {path} does not exist")));
-        }
-    }
+    let place = Place::make(container)?;
     let target = make(node, container, wanted, &place).and_then(|target| {
         interrupt.check().map_err(interrupted)?;
         Ok(target)
     });
     let switched = target.and_then(|target| {
-        place.exchange(wanted).map_err(|e| cannot(&e))?;
+        place.exchange(&target, false).map_err(|e| cannot(&e))?;
         save(node, &target)
     });
     // Whatever has happened: what is in force now stays, and the other goes.
-    let settled = settle(context);
+    let settled = exchange::settle(context);
     switched?;
     settled
 }
@@ -99,8 +79,6 @@ fn make(node: &Node, container: &Subject, wanted: Layout, place: &Place) -> Resu
     let source =
         vzrt::rootfs::merged(&decide::root(node, container, bases)?).map_err(|e| failed(&vzrt::VerbError::Root(e)))?;
     let area = place.area();
-    vzrt::rootfs::make_private(&place.directory).map_err(|e| system(&e))?;
-    vzrt::rootfs::make_private(&area).map_err(|e| system(&e))?;
     let target = with(node, container, &[Change::Layout(wanted), Change::Tree(None), Change::Layers(Vec::new())])?;
     let target = match wanted {
         Layout::Ploop(_) => {
@@ -110,7 +88,7 @@ fn make(node: &Node, container: &Subject, wanted: Layout, place: &Place) -> Resu
         }
         Layout::Simfs => make_simfs(node, target, &area, &source)?,
     };
-    sync(&area).map_err(|e| cannot(&e))?;
+    exchange::sync(&area).map_err(|e| cannot(&e))?;
     Ok(target)
 }
 
@@ -167,102 +145,6 @@ fn fill_upper(node: &Node, tree: &TemplateTree, file: &Path, source: &OwnedFd) -
         }
     }
     rustix::fs::syncfs(&upper).map_err(|e| call("syncfs", c".", e))?;
-    Ok(())
-}
-
-/// Clears up after a conversion, finished or killed: the area that the configuration tells of is in its place, and the other one is removed.
-/// To be called under the container's lock.
-///
-/// # Errors
-/// What could not be cleared up.
-pub(super) fn settle(context: &Context) -> Result<(), Failure> {
-    // Without a configuration there is no container, and nothing to put right.
-    let Ok(container) = Subject::load(&context.node, context.ctid) else { return Ok(()) };
-    let place = Place::of(&container)?;
-    match std::fs::symlink_metadata(&place.directory) {
-        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => return Ok(()),
-        other => other.map_err(|e| system(&e))?,
-    };
-    if let Some(state) = place.state().map_err(|e| cannot(&e))? {
-        let is_saved = state.ploop == decide::is_ploop(&container);
-        let is_new = std::fs::symlink_metadata(&place.private).is_ok_and(|meta| meta.ino() == state.new_inode);
-        if !is_saved && is_new {
-            place.swap().map_err(|e| cannot(&e))?;
-        }
-    }
-    vzrt::remove::remove_tree(&place.directory).map_err(|e| system(&e))
-}
-
-/// Where a conversion works: beside the private area, and named by its container.
-struct Place {
-    private: PathBuf,
-    directory: PathBuf,
-}
-
-/// What has to be known of a conversion that was killed.
-#[derive(Serialize, Deserialize)]
-struct State {
-    /// The inode of the new area's directory, wherever it is now.
-    new_inode: u64,
-    /// Whether that is of the ploop layout.
-    ploop: bool,
-}
-
-impl Place {
-    fn of(container: &Subject) -> Result<Self, Failure> {
-        let private = container.ve_private.clone();
-        let parent = private.parent().ok_or_else(|| {
-            Failure::new(Exit::InvalidConfig, format!("The private area {} is no place for files", private.display()))
-        })?;
-        let directory = parent.join(format!(".vz-converting-{}", container.ctid));
-        Ok(Self { private, directory })
-    }
-
-    fn area(&self) -> PathBuf {
-        self.directory.join("area")
-    }
-
-    fn state(&self) -> Result<Option<State>, AreaError> {
-        let path = self.directory.join("state");
-        match std::fs::read(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            // Written under another name and renamed, so it is whole.
-            text => Ok(Some(
-                serde_json::from_slice(&text.map_err(|e| area::named("read", &path, e))?)
-                    .map_err(|e| area::named("read", &path, e.into()))?,
-            )),
-        }
-    }
-
-    /// The old area out, the new one in. Neither is ever not there.
-    fn exchange(&self, wanted: Layout) -> Result<(), AreaError> {
-        let (area, new, path) = (self.area(), self.directory.join("state.new"), self.directory.join("state"));
-        let meta = std::fs::symlink_metadata(&area).map_err(|e| area::named("stat", &area, e))?;
-        let state = State { new_inode: meta.ino(), ploop: matches!(wanted, Layout::Ploop(_)) };
-        let text = serde_json::to_vec(&state).map_err(|e| area::named("write", &path, e.into()))?;
-        std::fs::write(&new, text).map_err(|e| area::named("write", &new, e))?;
-        sync_file(&new)?;
-        std::fs::rename(&new, &path).map_err(|e| area::named("rename", &new, e))?;
-        sync_file(&self.directory)?;
-        self.swap()
-    }
-
-    fn swap(&self) -> Result<(), AreaError> {
-        let area = self.area();
-        rustix::fs::renameat_with(CWD, &area, CWD, &self.private, RenameFlags::EXCHANGE)
-            .map_err(|e| area::named("renameat2(RENAME_EXCHANGE)", &area, e.into()))?;
-        sync_file(&self.directory)?;
-        sync_file(self.private.parent().unwrap_or(Path::new("/")))
-    }
-}
-
-fn sync(area: &Path) -> Result<(), AreaError> {
-    rustix::fs::syncfs(area::hold(area)?).map_err(|e| area::named("syncfs", area, e.into()))?;
-    Ok(())
-}
-
-fn sync_file(path: &Path) -> Result<(), AreaError> {
-    std::fs::File::open(path).and_then(|file| file.sync_all()).map_err(|e| area::named("fsync", path, e))?;
     Ok(())
 }
 

@@ -299,17 +299,26 @@ fn make_private(context: &Context, container: &Subject, tree: &TemplateTree) -> 
     };
     vzrt::rootfs::make_private(&temp).map_err(|e| cannot(&e))?;
     std::fs::write(temp.join(MARK), "").map_err(|e| cannot(&e))?;
-    if decide::is_ploop(container) {
-        area::make_from_template(&context.node, tree, container, &temp)?;
-    } else {
-        bound(&context.node, container, &temp).map_err(|e| match e {
-            Bounding::Failure(f) => f,
-            Bounding::Image(e) => cannot(&e),
-        })?;
-    }
+    fill(&context.node, container, tree, &temp)?;
     let sync_parent = || std::fs::File::open(private.parent().unwrap_or(Path::new("/")))?.sync_all();
     // An empty directory in its place is what rename(2) replaces.
     std::fs::rename(&temp, private).and_then(|()| sync_parent()).map_err(|e| cannot(&e))
+}
+
+/// What a new private area holds before its first start.
+pub(super) fn fill(node: &Node, container: &Subject, tree: &TemplateTree, area: &Path) -> Result<(), Failure> {
+    if decide::is_ploop(container) {
+        area::make_from_template(node, tree, container, area)?;
+        warn_of_few_inodes(container);
+        return Ok(());
+    }
+    bound(node, container, area).map_err(|e| match e {
+        Bounding::Failure(f) => f,
+        Bounding::Image(e) => {
+            let exit = if crate::failure::is_disk_full(&e) { Exit::NoDiskSpace } else { Exit::CreatePrivateArea };
+            Failure::because(exit, format!("Unable to create the private area {}", area.display()), &e)
+        }
+    })
 }
 
 pub(super) enum Bounding {
@@ -322,6 +331,7 @@ pub(super) fn bound(node: &Node, container: &Subject, area: &Path) -> Result<(),
     let limits = container.settings.disk_limits().effective();
     let Limit::Of(space_kib) = limits.space_kib.hard else { return Ok(()) };
     if decide::is_bounded_by_image(node, container, area).map_err(Bounding::Failure)? {
+        warn_of_few_inodes(container);
         let inodes = match limits.inodes.hard {
             Limit::Of(n) => n,
             // mke2fs's own ratio.
@@ -333,6 +343,17 @@ pub(super) fn bound(node: &Node, container: &Subject, area: &Path) -> Result<(),
         decide::own_area(node, area).map_err(Bounding::Failure)?;
     }
     Ok(())
+}
+
+/// ext4 has an inode for each of its blocks at most.
+fn warn_of_few_inodes(container: &Subject) {
+    let limits = container.settings.disk_limits().effective();
+    if let (Limit::Of(kib), Limit::Of(inodes)) = (limits.space_kib.hard, limits.inodes.hard) {
+        let most = kib.saturating_mul(1024) / image::BLOCK_BYTES;
+        if inodes > most {
+            tracing::warn!("Warning: an image of {kib} KiB has about {most} inodes, not the {inodes} of --diskinodes");
+        }
+    }
 }
 
 /// `vps.create` may refuse the container, which then never was.

@@ -80,7 +80,7 @@ fn remove_private(private: &Path) -> Result<(), Failure> {
 }
 
 /// Removes an area that is no container's any more, and then makes its project id free.
-fn remove_area(area: &Path) -> Result<(), Failure> {
+pub(super) fn remove_area(area: &Path) -> Result<(), Failure> {
     // Nothing of it may be open while its files are counted out.
     let project = quota::owned::of(area).map_err(|e| system(&e))?.map(|project| project.id());
     vzrt::remove::remove_tree(area).map_err(|e| system(&e).why(e.one_line()))?;

@@ -7,10 +7,12 @@ mod console;
 mod convert;
 mod create;
 mod destroy;
+mod exchange;
 mod exec;
 mod io;
 mod mount;
 mod quota;
+mod reinstall;
 mod runscript;
 mod set;
 mod start;
@@ -89,6 +91,7 @@ fn run(request: Request) -> Outcome {
         "set" => set::run(&context),
         "compact" => compact::run(&context),
         "convert" => convert::run(&context),
+        "reinstall" => reinstall::run(&context),
         "enter" => exec::enter(&context),
         "console" => console::run(&context),
         "exec" => exec::exec(&context),
@@ -123,7 +126,7 @@ impl Context {
         })
     }
 
-    /// The container's lock, unless `--skiplock`, and what a conversion that was killed has left is cleared away. Commands that only look take
+    /// The container's lock, unless `--skiplock`, and what an exchange of its private area that was killed has left is cleared away. Commands that only look take
     /// none.
     pub(crate) fn lock(&self, doing: &str) -> Result<Option<Lock>, Failure> {
         if self.request.skip_lock {
@@ -142,7 +145,7 @@ impl Context {
             }
             Err(e) => return Err(Failure::from_error(Exit::System, &e)),
         };
-        convert::settle(self)?;
+        exchange::settle(self)?;
         Ok(lock)
     }
 

@@ -63,7 +63,7 @@ impl Owner {
         Self { uid: 0, gid: 0, mode }
     }
 
-    fn of(stat: &Stat) -> Self {
+    pub(super) fn of(stat: &Stat) -> Self {
         Self { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 }
     }
 }

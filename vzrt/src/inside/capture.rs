@@ -1,13 +1,17 @@
 //! A program inside whose input and output are ours: what goes in is a stream of the host's, what comes out is looked at.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Write};
 
 use nix::sys::wait::waitpid;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, pidfd_send_signal};
 
-use super::{End, Inside, InsideError, Program, end_of, proxy};
+use super::{End, Inside, InsideError, Program, drop_session, end_of, proxy};
+use crate::channel::Trouble;
+use crate::container;
 use crate::error::{Call, Failed};
+use crate::sys;
 
 /// Which of a program's two outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,17 +35,56 @@ impl Inside<'_> {
         taken: &mut dyn FnMut(Stream, &[u8]) -> bool,
     ) -> Result<End, InsideError> {
         let (pipes, child) = self.start_on_pipes(program)?;
-        let copied = copy(pipes, input, taken, &child.pidfd);
-        if !matches!(copied, Ok(true)) {
-            pidfd_send_signal(&child.pidfd, Signal::KILL).call(|| "pidfd_send_signal(KILL)")?;
+        attend(pipes, &child, input, taken)
+    }
+
+    /// Does something to the container's files, as its root, which may take as long as it takes: `work` reads what `input` gives and writes
+    /// what `taken` gets, both through pipes. Its failure is what it says on [`Stream::Error`], and an end that is not 0. It dies with us.
+    ///
+    /// # Errors
+    /// As [`Inside::feed`].
+    pub fn feed_files(
+        &self,
+        input: &mut dyn Read,
+        taken: &mut dyn FnMut(Stream, &[u8]) -> bool,
+        work: impl Fn(&mut dyn Read, &mut dyn Write) -> Result<(), Trouble>,
+    ) -> Result<End, InsideError> {
+        let pipes = proxy::Pipes::new()?;
+        let child = self.spawn(None, |_| {
+            pipes.inner.as_stdio()?;
+            drop_session()?;
+            container::confine(self.plan)?;
+            // Both after the last change of rights, which would clear the first. Among the descriptors are our ends of the pipes: while it
+            // had them, it would wait for itself.
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).call(|| "prctl(PR_SET_PDEATHSIG)")?;
+            sys::close_above_stderr_but(None).call(|| "close_range()")?;
+            let standard = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map(File::from);
+            let mut input = standard(rustix::stdio::stdin()).call(|| "dup(standard input)")?;
+            let mut output = standard(rustix::stdio::stdout()).call(|| "dup(standard output)")?;
+            work(&mut input, &mut output)?;
+            sys::exit_now(0)
+        })?;
+        attend(pipes, &child, input, taken)
+    }
+}
+
+/// Copies until the process has ended; one that `taken` has had enough of, or that nothing can be read for, is killed.
+fn attend(
+    pipes: proxy::Pipes,
+    child: &sys::Cloned,
+    input: &mut dyn Read,
+    taken: &mut dyn FnMut(Stream, &[u8]) -> bool,
+) -> Result<End, InsideError> {
+    let copied = copy(pipes, input, taken, &child.pidfd);
+    if !matches!(copied, Ok(true)) {
+        pidfd_send_signal(&child.pidfd, Signal::KILL).call(|| "pidfd_send_signal(KILL)")?;
+    }
+    match copied {
+        Err(e) => {
+            waitpid(child.pid, None).call(|| "waitpid()")?;
+            Err(e.into())
         }
-        match copied {
-            Err(e) => {
-                waitpid(child.pid, None).call(|| "waitpid()")?;
-                Err(e.into())
-            }
-            Ok(_) => end_of(&child),
-        }
+        Ok(_) => end_of(child),
     }
 }
 

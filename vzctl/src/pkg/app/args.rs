@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use templates::TemplateName;
 
 fn ctid() -> Arg {
     Arg::new("ctid").value_name("CTID|NAME").required(true).help("Number or name of the container")
@@ -17,7 +18,7 @@ fn json() -> Arg {
 }
 
 /// The commands on application templates and packages, but for `update`, `remove` and `list`, which have other meanings too.
-pub(in crate::pkg) fn commands() -> [Command; 5] {
+pub(in crate::pkg) fn commands() -> [Command; 6] {
     [
         Command::new("install")
             .about("Install application templates into a container, running or not")
@@ -39,6 +40,15 @@ pub(in crate::pkg) fn commands() -> [Command; 5] {
             .arg(Arg::new("app").long("app").action(ArgAction::SetTrue).help("NAME is an application template"))
             .arg(Arg::new("name").value_name("NAME").required(true).help("Which"))
             .arg(json()),
+        Command::new("fetch")
+            .about("Fetch packages that containers of an OS template will need, before they do")
+            .arg(
+                Arg::new("ostemplate")
+                    .value_name("OSTEMPLATE")
+                    .required(true)
+                    .value_parser(value_parser!(TemplateName)),
+            )
+            .arg(names("APP", "For these application templates; without any, what of the OS template is out of date")),
         Command::new("clean").about("Remove packages that were fetched for containers"),
     ]
 }
@@ -68,7 +78,7 @@ pub(in crate::pkg) fn with_names(command: Command) -> Command {
 /// Whether a command line is about applications.
 pub(in crate::pkg) fn is_of_apps(verb: &str, matches: &ArgMatches) -> bool {
     match verb {
-        "install" | "status" | "localinstall" | "clean" => true,
+        "install" | "status" | "localinstall" | "fetch" | "clean" => true,
         "info" => matches.get_flag("app"),
         "update" | "remove" => matches.subcommand().is_none(),
         "list" => matches.contains_id("ctid") || matches.get_flag("apps"),

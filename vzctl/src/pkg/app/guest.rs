@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,9 +13,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use templates::app::{Check, System, Values, digest, fill};
 use templates::pm::{Deb, Installed};
+use templates::unpack::over::{self, BEFORE};
 use templates::{Bar, Progress};
 use vzrt::{End, Inside, Program, Stream, Trouble};
 
+use super::record::Written;
 use super::{Fail, because, fail};
 use crate::command;
 use crate::pkg::exit::PkgExit;
@@ -214,24 +217,15 @@ impl Guest<'_> {
         })
     }
 
-    /// Takes a file away that is as it was written, and puts back what was there before. One that was changed is moved aside: true.
-    pub(super) fn take_back(&self, path: &str, known: &str, replaces: bool) -> Result<bool, Fail> {
-        self.edit(|| {
-            let (before, saved) = (format!("{path}.vz-before"), format!("{path}.vz-saved"));
-            let kept = Path::new(&before).symlink_metadata().is_ok();
-            let seen = see(path)?;
-            // Not written yet, or put back already: what is there is the container's.
-            if replaces && !kept {
-                return Ok(false);
-            }
-            let changed = seen.is_there && seen.digest.as_deref() != Some(known);
-            if changed {
-                fs_err::rename(path, saved)?;
-            } else if seen.is_there {
-                fs_err::remove_file(path)?;
-            }
-            if kept {
-                fs_err::rename(&before, path)?;
+    /// Takes files away that are as they were written, the last first, and puts back what was there before. Those that were changed are moved
+    /// aside: their paths.
+    pub(super) fn take_back(&self, files: &[Written]) -> Result<Vec<String>, Fail> {
+        self.stream(&mut io::empty(), |_| {
+            let mut changed = Vec::new();
+            for file in files.iter().rev() {
+                if take_back(file)? {
+                    changed.push(file.path.clone());
+                }
             }
             Ok(changed)
         })
@@ -248,15 +242,16 @@ impl Guest<'_> {
         })
     }
 
-    /// Takes packages away with their configuration.
-    pub(super) fn purge(&self, packages: &BTreeSet<String>) -> Result<(), Fail> {
+    /// Takes packages away with their configuration; also from under others, if `though_needed`.
+    pub(super) fn purge(&self, packages: &BTreeSet<String>, though_needed: bool) -> Result<(), Fail> {
         if packages.is_empty() {
             return Ok(());
         }
         tracing::info!("Removing {} packages", packages.len());
         let mut argv = vec!["env", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8", "dpkg"];
         // One that an interrupted install has left half there can be removed too: it came with what is taken back.
-        argv.extend(["--force-remove-reinstreq", "--purge", "--"]);
+        argv.extend(["--force-remove-reinstreq"].iter().chain(though_needed.then_some(&"--force-depends")));
+        argv.extend(["--purge", "--"]);
         argv.extend(packages.iter().map(String::as_str));
         self.run(&argv).map(drop)
     }
@@ -293,6 +288,33 @@ impl Guest<'_> {
         let port = port.ok_or_else(|| fail(PkgExit::Broken, "The check names no port"))?;
         let (send, expect) = (fill(&check.send, values), fill(&check.expect, values));
         self.edit(|| ask_port(port, &send, &expect))
+    }
+
+    /// Does something inside that reads `input`, and may take its time and bring back much.
+    pub(super) fn stream<T: Serialize + DeserializeOwned>(
+        &self,
+        input: &mut dyn Read,
+        work: impl Fn(&mut dyn Read) -> io::Result<T>,
+    ) -> Result<T, Fail> {
+        let (mut output, mut said) = (Vec::new(), Vec::new());
+        let mut taken = |stream: Stream, bytes: &[u8]| {
+            let text = if stream == Stream::Output { &mut output } else { &mut said };
+            text.extend_from_slice(bytes);
+            text.len() <= MOST_OUTPUT
+        };
+        let work = |input: &mut dyn Read, output: &mut dyn Write| {
+            let found = work(input).map_err(|e| Trouble::Call(e.to_string()))?;
+            let text = serde_json::to_vec(&found).map_err(|e| Trouble::Call(e.to_string()))?;
+            output.write_all(&text).map_err(|e| Trouble::Call(format!("write(what was found): {e}")))
+        };
+        let end = self.inside.feed_files(input, &mut taken, work).map_err(|e| (PkgExit::System, command::told(&e)))?;
+        if end != End::Exited(0) {
+            let (exit, failure) = fail(PkgExit::CommandFailed, "Work in the container was not done");
+            let why = if said.is_empty() { format!("{end:?}") } else { shown(said.trim_ascii()) };
+            return Err((exit, failure.why(why)));
+        }
+        serde_json::from_slice(&output)
+            .map_err(|e| because(PkgExit::Internal, "What was found inside is not understood", &e))
     }
 
     /// Does something inside, and brings back what it found. Files are those of the container, seen by its root, in its namespaces.
@@ -357,6 +379,39 @@ fn read_bounded(path: &str, most: u64) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
+/// See [`Guest::take_back`].
+fn take_back(file: &Written) -> io::Result<bool> {
+    let path = file.path.as_str();
+    let (before, saved) = (format!("{path}{BEFORE}"), format!("{path}.vz-saved"));
+    let kept = Path::new(&before).symlink_metadata().is_ok();
+    // Not written yet, or put back already: what is there is the container's.
+    if file.replaces && !kept {
+        return Ok(false);
+    }
+    let is_there = Path::new(path).symlink_metadata().is_ok();
+    let changed = is_there && digest_at(file)?.as_deref() != Some(&file.digest);
+    if changed {
+        fs_err::rename(path, saved)?;
+    } else if is_there {
+        fs_err::remove_file(path)?;
+    }
+    if kept {
+        fs_err::rename(&before, path)?;
+    }
+    Ok(changed)
+}
+
+/// By which what is at the path of a file that was written is known.
+fn digest_at(file: &Written) -> io::Result<Option<String>> {
+    match file.size {
+        None => Ok(see(&file.path)?.digest),
+        Some(size) => {
+            let root = fs_err::File::open("/")?;
+            over::known(root.as_fd(), &file.path, size).map_err(io::Error::other)
+        }
+    }
+}
+
 fn see(path: &str) -> io::Result<Seen> {
     let above = Path::new(path).ancestors().skip(1).filter(|p| !p.exists());
     let mut missing: Vec<String> = above.map(|p| p.display().to_string()).collect();
@@ -381,7 +436,7 @@ pub(super) fn link_digest(target: &str) -> String {
 }
 
 fn put_aside(path: &str, keep: bool) -> io::Result<()> {
-    let before = format!("{path}.vz-before");
+    let before = format!("{path}{BEFORE}");
     if keep && Path::new(&before).symlink_metadata().is_err() {
         fs_err::rename(path, before)?;
     }

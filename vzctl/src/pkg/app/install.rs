@@ -7,8 +7,8 @@ use templates::pm::{Deb, Pm, PmError};
 use templates::{Progress, TemplateName};
 
 use super::guest::{Guest, link_digest};
-use super::record::{App, Record, State, Written};
-use super::{Fail, because, fail, remove};
+use super::record::{App, Part, Record, State, Written};
+use super::{Fail, because, captured, fail, remove};
 use crate::command::Context;
 use crate::config::settings::Change;
 use crate::pkg::exit::{self, PkgExit};
@@ -34,14 +34,6 @@ pub(super) fn decide(shelf: &Shelf, record: &Record, requests: &[Request]) -> Re
     app::refuse_conflicts(&order, [])
         .map_err(|e| because(PkgExit::Unavailable, "Application templates can't be installed", &e))?;
     for new in &order {
-        if new.captured.is_some() {
-            let what = format!("{} was captured: its files reach a container only as a layer", new.name);
-            let (exit, failure) = fail(PkgExit::Unavailable, what);
-            return Err((
-                exit,
-                failure.hint("`vzpkg capture --layer` makes one; `VZ_LAYERS` puts it into a new container."),
-            ));
-        }
         let against = |a: &&App| new.conflicts.contains(&a.name) || a.conflicts.contains(&new.name);
         if let Some(other) = record.apps.iter().find(against) {
             return Err(fail(
@@ -96,6 +88,7 @@ fn begin(template: &AppTemplate, values: &Values) -> App {
         commands_run: false,
         pre_remove: argvs(&template.commands.pre_remove),
         post_remove: argvs(&template.commands.post_remove),
+        captured: template.captured.is_some().then(Part::default),
     }
 }
 
@@ -112,17 +105,26 @@ fn one(
     };
     let plan = packages(context, guest, template)?;
     app.packages = plan.iter().filter(|d| d.replaces.is_none()).map(|d| (d.name.clone(), d.version.clone())).collect();
+    let mut survey = captured::survey(context, guest, template)?;
+    if let Some(survey) = &mut survey {
+        captured::decide(record, app, survey)?;
+    }
     let mut save = |app: &App| {
         record.put(app);
         record.save(&context.node, context.ctid)
     };
     save(app)?;
-    guest.hold_services(true)?;
+    if survey.is_none() || !plan.is_empty() {
+        guest.hold_services(true)?;
+    }
     guest.run_all(&argvs(&template.commands.pre_install))?;
     write(guest, template, app, true, &mut save)?;
     let asked: BTreeSet<&str> = template.systems.iter().flat_map(|s| &s.packages).map(String::as_str).collect();
     let automatic: Vec<&str> = app.packages.keys().map(String::as_str).filter(|p| !asked.contains(p)).collect();
     guest.install(&plan, &automatic)?;
+    if let Some(survey) = survey {
+        captured::lay(guest, app, survey)?;
+    }
     write(guest, template, app, false, &mut save)?;
     app.commands_run = true;
     save(app)?;
@@ -141,15 +143,25 @@ fn one(
 
 /// Finds and fetches the packages.
 fn packages(context: &Context, guest: &Guest, template: &AppTemplate) -> Result<Vec<Deb>, Fail> {
-    let (pm, system) = super::pm(context, guest)?;
+    if template.captured.is_none() {
+        super::with_packages(context, guest)?;
+    }
+    let system = guest.system()?;
     let Some(needs) = template.for_system(&system) else {
-        let what = format!("Application template {} is not for {} {}", template.name, system.id, system.release);
-        return Err(fail(PkgExit::Unavailable, what));
+        let shown = |id: &str, release: &str| format!("{id} {release}").trim_end().to_owned();
+        let ours = template.systems.iter().map(|s| shown(&s.family, &s.releases.join(" or "))).collect::<Vec<_>>();
+        let (name, ours) = (&template.name, ours.join(", "));
+        let theirs = shown(&system.id, &system.release);
+        let what = format!("Application template {name} is for {ours}; CT {} is {theirs}", context.ctid);
+        let (exit, failure) = fail(PkgExit::Unavailable, what);
+        let hint = "A [[for]] of your own in the template lets it in: then you vouch for its files there.";
+        return Err((exit, if template.captured.is_some() { failure.hint(hint) } else { failure }));
     };
     if needs.packages.is_empty() {
         // No mirror is asked for nothing.
         return Ok(Vec::new());
     }
+    let (pm, _) = super::pm(context, guest)?;
     let installed = guest.packages()?;
     let cannot = |e: PmError| because(exit::of_pm(&e), format!("The packages of {} can't be had", template.name), &e);
     with_progress(guest, |progress| {
@@ -188,7 +200,7 @@ fn write(
     let paths: Vec<String> = digests.iter().map(|(path, _)| path.clone()).collect();
     for ((path, digest), seen) in digests.into_iter().zip(guest.look(&paths)?) {
         let replaces = seen.is_there && seen.digest.as_ref() != Some(&digest);
-        app.files.push(Written { path, digest, replaces });
+        app.files.push(Written { path, digest, size: None, replaces });
         app.directories.extend(seen.missing.into_iter().filter(|d| !app.directories.contains(d)).collect::<Vec<_>>());
     }
     save(app)?;

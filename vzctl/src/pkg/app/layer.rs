@@ -187,7 +187,7 @@ impl AtCreate {
     }
 }
 
-/// For `vzctl create` without a layer: what one that was killed has recorded of a container that never was.
+/// The container has no root, or lost it: it has no applications, whatever was recorded.
 pub(crate) fn forget(node: &Node, ctid: Ctid) -> Result<(), Failure> {
     Record::default().save(node, ctid).map_err(|(_, failure)| failure)
 }
@@ -210,6 +210,7 @@ mod tests {
             directories: Vec::new(),
             services: Vec::new(),
             commands_run: true,
+            captured: None,
             pre_remove: Vec::new(),
             post_remove: Vec::new(),
         }

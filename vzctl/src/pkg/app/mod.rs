@@ -1,6 +1,8 @@
 //! Application templates in containers: `install`, `remove`, `update`, `status`, `list CTID`, `info`, `localinstall`, `clean`.
 
 mod args;
+mod captured;
+mod fetch;
 mod guest;
 mod install;
 mod layer;
@@ -12,6 +14,7 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 
 use clap::ArgMatches;
+use templates::TemplateName;
 use templates::app::{Request, Shelf, System};
 use templates::pm::{Deb, Pm};
 use vzrt::{Condition, Inside};
@@ -45,6 +48,10 @@ pub(super) fn run(node: Node, verb: &str, matches: &ArgMatches) -> Result<(), Fa
     match verb {
         "info" => return show::info(&shelf, matches),
         "clean" => return clean(&node),
+        "fetch" => {
+            let os = matches.get_one::<TemplateName>("ostemplate").expect("clap requires it");
+            return fetch::run(&node, &shelf, os, &requests(&strings(matches, "name"))?);
+        }
         "list" if !matches.contains_id("ctid") => return show::templates(&shelf, matches.get_flag("json")),
         _ => {}
     }
@@ -125,15 +132,52 @@ pub(crate) fn check_at_create(node: &Node, words: &[String]) -> Result<(), Failu
 
 /// For `vzctl create`: installs into the new container.
 pub(crate) fn install_at_create(context: &Context, words: &[String]) -> Result<(), Failure> {
-    let go = || {
-        let requests = requests(words)?;
-        let mut record = Record::load(&context.node, context.ctid)?;
-        within(context, &mut record, |guest, record| {
-            let wanted = install::decide(&shelf(&context.node), record, &requests)?;
-            install::install(context, guest, record, &wanted)
-        })
-    };
-    go().map_err(|(_, failure)| failure)
+    requests(words).and_then(|requests| install_all(context, &requests)).map_err(|(_, failure)| failure)
+}
+
+/// The application templates of a container and their parameters, for a root that has none of them yet.
+pub(crate) struct Applications(Vec<Request>);
+
+impl Applications {
+    /// Those that are installed whole.
+    ///
+    /// # Errors
+    /// The record can't be read, or one of them can't be installed any more.
+    pub(crate) fn of(context: &Context) -> Result<Self, Failure> {
+        let go = || {
+            let record = Record::load(&context.node, context.ctid)?;
+            let whole = record.apps.into_iter().filter(|app| app.state == record::State::Installed);
+            let request = |app: record::App| {
+                let name =
+                    app.name.parse().map_err(|e| because(PkgExit::BadParameter, "Bad application template", &e))?;
+                Ok(Request { name, given: app.parameters })
+            };
+            let requests = whole.map(request).collect::<Result<Vec<_>, Fail>>()?;
+            install::decide(&shelf(&context.node), &Record::default(), &requests)?;
+            Ok(Self(requests))
+        };
+        go().map_err(|(_, failure)| failure)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Installs them; the caller holds the container's lock.
+    ///
+    /// # Errors
+    /// One of them was not installed, nor those after it.
+    pub(crate) fn install(&self, context: &Context) -> Result<(), Failure> {
+        install_all(context, &self.0).map_err(|(_, failure)| failure)
+    }
+}
+
+fn install_all(context: &Context, requests: &[Request]) -> Result<(), Fail> {
+    let mut record = Record::load(&context.node, context.ctid)?;
+    within(context, &mut record, |guest, record| {
+        let wanted = install::decide(&shelf(&context.node), record, requests)?;
+        install::install(context, guest, record, &wanted)
+    })
 }
 
 /// Does something in a container. One that does not run gets an idle init for as long as it takes, and no network; it is then as it was.
@@ -150,14 +194,6 @@ fn within<T>(
             templates::Progress::stage(bar, templates::Stage::Bootstrap, None);
         }
         let guest = Guest { inside, runs, bar };
-        if !guest.has("/usr/bin/dpkg")? || !guest.has("/usr/bin/apt-get")? {
-            let container = context.container().map_err(vzctl)?;
-            let name = container.settings.ostemplate.unwrap_or_default();
-            return Err(fail(
-                PkgExit::NotEz,
-                format!("CT {} ({name}) has no package manager: only those of Debian's kind are known", context.ctid),
-            ));
-        }
         remove::settle(context, &guest, record)?;
         work(&guest, record)
     };
@@ -176,8 +212,19 @@ fn within<T>(
     vzrt::with_idle_init(&plan, &host, None, |inside| go(inside, false)).map_err(|e| vzctl(command::failed(&e)))?
 }
 
+/// Refuses a container whose packages nobody here knows.
+fn with_packages(context: &Context, guest: &Guest) -> Result<(), Fail> {
+    if guest.has("/usr/bin/dpkg")? && guest.has("/usr/bin/apt-get")? {
+        return Ok(());
+    }
+    let name = context.container().map_err(|f| (PkgExit::Vzctl, f))?.settings.ostemplate.unwrap_or_default();
+    let what = format!("CT {} ({name}) has no package manager: only those of Debian's kind are known", context.ctid);
+    Err(fail(PkgExit::NotEz, what))
+}
+
 /// The packages for a container.
 fn pm(context: &Context, guest: &Guest) -> Result<(Pm, System), Fail> {
+    with_packages(context, guest)?;
     let system = guest.system()?;
     let arch = guest.arch()?;
     let pm = Pm::open(&context.node.global.template_dir, &system, &arch)
@@ -227,6 +274,7 @@ fn local(context: &Context, guest: &Guest, matches: &ArgMatches) -> Result<(), F
         Ok(Deb { name, version: String::new(), replaces: None, file: file.clone() })
     };
     let debs = files.iter().map(deb).collect::<Result<Vec<_>, _>>()?;
+    with_packages(context, guest)?;
     guest.install(&debs, &[]).inspect_err(|_| {
         if let Err((_, failure)) = guest.forget_debs() {
             failure.tell();

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use templates::app::Values;
+use templates::app::merge::Edit;
+use templates::unpack::over::Dress;
 use vzrt::Ctid;
 
 use super::{Fail, because};
@@ -49,6 +51,32 @@ pub(super) struct App {
     pub(super) commands_run: bool,
     pub(super) pre_remove: Vec<Vec<String>>,
     pub(super) post_remove: Vec<Vec<String>>,
+    /// What only captured ones do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) captured: Option<Part>,
+}
+
+/// What a captured template does beside writing files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Part {
+    /// Users, groups and packages, in order.
+    pub(super) edits: Vec<Edit>,
+    /// Directories that were there, and get another owner or other permissions.
+    pub(super) dressed: Vec<Dressed>,
+    /// Paths, and tokens of edits, that were there already: if another application brought them, they are this one's when that goes.
+    pub(super) shares: BTreeSet<String>,
+    /// Its packages as they came: dpkg is asked to take away what is another version by then.
+    pub(super) versions: BTreeMap<String, String>,
+    /// Whether the cache of libraries has to be made anew.
+    pub(super) libraries: bool,
+}
+
+/// A directory that gets another owner or other permissions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Dressed {
+    pub(super) path: String,
+    pub(super) was: Dress,
+    pub(super) is: Dress,
 }
 
 /// A file or link of a template.
@@ -57,6 +85,9 @@ pub(super) struct Written {
     pub(super) path: String,
     /// By which it is known to be as it was written: SHA-256, or what the link says.
     pub(super) digest: String,
+    /// Of a captured one, its size in bytes: what has another need not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) size: Option<u64>,
     /// Whether something was there before, which is kept beside it.
     pub(super) replaces: bool,
 }
@@ -130,4 +161,34 @@ impl Record {
             heir.packages.extend(kept);
         }
     }
+
+    /// What another captured application has found in place is its own once the one that brought it goes.
+    pub(super) fn bequeath(&mut self, from: &str) {
+        let Some(at) = self.apps.iter().position(|a| a.name == from) else { return };
+        let mut app = self.apps.remove(at);
+        for heir in &mut self.apps {
+            let Some(part) = &mut heir.captured else { continue };
+            let (shares, edits) = (&mut part.shares, &mut part.edits);
+            heir.files.extend(take(&mut app.files, |f| shares.remove(&f.path)));
+            heir.directories.extend(take(&mut app.directories, |d| shares.remove(d)));
+            if let Some(mine) = &mut app.captured {
+                let inherited = take(&mut mine.edits, |e| shares.remove(&e.token()));
+                for (name, version) in inherited.iter().filter_map(templates::app::merge::package) {
+                    mine.versions.remove(&name);
+                    app.packages.remove(&name);
+                    part.versions.insert(name.clone(), version.clone());
+                    heir.packages.insert(name, version);
+                }
+                edits.extend(inherited);
+            }
+        }
+        self.apps.insert(at, app);
+    }
+}
+
+/// Those that fit leave the list, in their order.
+fn take<T>(list: &mut Vec<T>, mut fits: impl FnMut(&T) -> bool) -> Vec<T> {
+    let (taken, left) = std::mem::take(list).into_iter().partition(|one| fits(one));
+    *list = left;
+    taken
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::guest::Guest;
 use super::record::{Record, State};
-use super::{Fail, fail, install};
+use super::{Fail, captured, fail, install};
 use crate::command::Context;
 use crate::pkg::exit::PkgExit;
 
@@ -47,29 +47,26 @@ pub(super) fn settle(context: &Context, guest: &Guest, record: &mut Record) -> R
 
 /// Takes one away. Each step takes the absence of its object for success: it may be the second attempt.
 pub(super) fn undo(context: &Context, guest: &Guest, record: &mut Record, name: &str) -> Result<(), Fail> {
-    let Some(app) = record.get(name).cloned() else { return Ok(()) };
-    let was_whole = app.state == State::Installed;
-    if was_whole {
+    let Some(mut app) = record.get(name).cloned() else { return Ok(()) };
+    if app.state == State::Installed {
+        captured::refuse_needed(guest, &app)?;
         // It may say no; from then on there is no way back.
         guest.run_all(&app.pre_remove)?;
-        let mut removing = app.clone();
-        removing.state = State::Removing;
-        record.put(&removing);
+        app.state = State::Removing;
+        record.put(&app);
+        record.bequeath(name);
         record.save(&context.node, context.ctid)?;
+        app = record.get(name).cloned().unwrap_or(app);
     }
     guest.hold_services(false)?;
     guest.forget_debs()?;
     stop(guest, &app.services);
-    for file in app.files.iter().rev() {
-        if guest.take_back(&file.path, &file.digest, file.replaces)? {
-            tracing::warn!("Warning: {} was changed and is kept as {}.vz-saved", file.path, file.path);
-        }
+    for path in captured::undo(guest, &app)? {
+        tracing::warn!("Warning: {path} was changed and is kept as {path}.vz-saved");
     }
-    guest.remove_directories(&app.directories)?;
-    let came: BTreeSet<String> = app.packages.keys().cloned().collect();
-    let installed = guest.packages()?;
-    let going = installed.removable(&came);
-    guest.purge(&going)?;
+    let own = |name: &&String| app.captured.as_ref().is_none_or(|part| !part.versions.contains_key(*name));
+    let came: BTreeSet<String> = app.packages.keys().filter(own).cloned().collect();
+    let staying = purge(guest, &came)?;
     if guest.runs && !app.services.is_empty() {
         guest.systemctl("daemon-reload", &[])?;
     }
@@ -81,7 +78,6 @@ pub(super) fn undo(context: &Context, guest: &Guest, record: &mut Record, name: 
             }
         }
     }
-    let staying: BTreeSet<String> = came.into_iter().filter(|c| installed.has(c) && !going.contains(c)).collect();
     if !staying.is_empty() {
         tracing::info!("Kept, for others need them: {}", staying.iter().cloned().collect::<Vec<_>>().join(", "));
     }
@@ -89,6 +85,17 @@ pub(super) fn undo(context: &Context, guest: &Guest, record: &mut Record, name: 
     record.apps.retain(|a| a.name != name);
     record.save(&context.node, context.ctid)?;
     install::save_names(context, record)
+}
+
+/// Takes packages away that came with an application, but for those that others need: these.
+fn purge(guest: &Guest, came: &BTreeSet<String>) -> Result<BTreeSet<String>, Fail> {
+    if came.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let installed = guest.packages()?;
+    let going = installed.removable(came);
+    guest.purge(&going, false)?;
+    Ok(came.iter().filter(|c| installed.has(c) && !going.contains(*c)).cloned().collect())
 }
 
 /// A unit that is not there needs no stopping; one of a package is stopped again by the package.
