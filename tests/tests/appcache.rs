@@ -7,6 +7,7 @@ use std::time::Duration;
 use tests::containers::{disk_kib, node_with_own_store};
 use tests::node::{Node, Outcome};
 use tests::skips::skip;
+use tests::wait::wait_until;
 
 const TEMPLATE: &str = "debian-12-x86_64";
 
@@ -101,6 +102,21 @@ fn containers_created_with_cached_applications_share_them_and_each_may_remove_it
         assert_eq!(node.configured(106, "VZ_LAYERS"), None, "{words}");
         node.done(["destroy", "106"]);
     }
+    // An image has a copy, and the layer is no matter to it.
+    let image = ["--layout", "ploop", "--diskspace", "1500M"];
+    let words = ["create", "107", "--ostemplate", TEMPLATE, "--apptemplate", "over"];
+    let said = node.done(words.into_iter().chain(image));
+    assert!(said.contains("nothing is installed"), "{said}");
+    assert_eq!((node.configured(107, "VZ_LAYERS"), node.configured(107, "VZ_TREE")), (None, None));
+    assert_eq!(node.configured(107, "TEMPLATES").as_deref(), Some("mine over"));
+    node.done(["start", "107", "--wait"]);
+    assert_eq!(
+        inside(&node, 107, "cat /etc/over; stat -c %s /opt/mine; systemctl is-active mine"),
+        "over4194304\nactive"
+    );
+    node.done(["stop", "107", "--fast"]);
+    node.done(["destroy", "107"]);
+
     let look = "stat -c %i /opt/mine; md5sum < /opt/mine; cat /etc/mine/port /etc/over; echo; systemctl is-active mine";
     for ctid in [101, 102] {
         node.done(["start", &ctid.to_string(), "--wait"]);
@@ -204,6 +220,30 @@ fn what_containers_must_not_share_is_in_no_layer() {
     vzpkg(&node, &["create", "appcache", TEMPLATE]).fails_with(35);
     assert_eq!(layers(&node), [serde_json::Value::Null; 0]);
     nothing_is_left(&node);
+}
+
+#[test]
+fn a_signal_in_the_middle_leaves_neither_a_layer_nor_a_container() {
+    let test = "a_signal_in_the_middle_leaves_neither_a_layer_nor_a_container";
+    let Some(node) = node(test) else { return };
+    let slow = MINE.replace("'dd','if=/dev/urandom','of=/opt/mine','bs=1M','count=4','status=none'", "'sleep','1000'");
+    assert_ne!(slow, MINE);
+    template(&node, "mine", &slow);
+    let said = std::fs::File::create(node.path("said")).expect("a file");
+    let mut command = node.command("vzpkg", ["create", "appcache", TEMPLATE, "--apptemplate", "mine"]);
+    let mut create = command.stdout(said.try_clone().expect("a file")).stderr(said).spawn().expect("vzpkg");
+    let conf = node.path("etc/conf/2147483000.apps");
+    // Its own command runs once its record says so.
+    let runs = || fs_err::read_to_string(&conf).is_ok_and(|text| text.contains("\"commands_run\": true"));
+    assert!(wait_until(Duration::from_secs(100), runs), "it came to its command");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(create.id()).expect("a number"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("kill");
+    assert_eq!(create.wait().expect("it ends").code(), Some(1));
+    let said = fs_err::read_to_string(node.path("said")).expect("what it said");
+    assert!(said.contains("Cancelling..."), "{said}");
+    assert_eq!(layers(&node), [serde_json::Value::Null; 0]);
+    nothing_is_left(&node);
+    assert_eq!(node.leftovers(), [""; 0]);
 }
 
 /// The shared objects that a program inside has mapped, as `INODE PATH`.

@@ -4,6 +4,7 @@
 //! Programs that the command starts get the signals as ever, so Ctrl-C ends a long `mkfs` at once, and its failure ends the step.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -17,7 +18,10 @@ pub struct Interrupted(pub Signal);
 
 /// The watch for them; from its making on, this process is not ended by them.
 #[derive(Debug)]
-pub struct Interrupt(SignalFd);
+pub struct Interrupt {
+    signals: SignalFd,
+    come: AtomicBool,
+}
 
 impl Interrupt {
     /// Begins to watch.
@@ -30,7 +34,8 @@ impl Interrupt {
             set.add(signal);
         }
         set.thread_block().call(|| "sigprocmask()")?;
-        SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map(Self).call(|| "signalfd()")
+        let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
+        signals.map(|signals| Self { signals, come: AtomicBool::new(false) }).call(|| "signalfd()")
     }
 
     /// A place where stopping is safe: fails if a signal has come since the last one.
@@ -38,18 +43,29 @@ impl Interrupt {
     /// # Errors
     /// The signal.
     pub fn check(&self) -> Result<(), Interrupted> {
-        match self.0.read_signal() {
-            Ok(Some(info)) => Err(Interrupted(
-                i32::try_from(info.ssi_signo).ok().and_then(|n| Signal::try_from(n).ok()).unwrap_or(Signal::SIGTERM),
-            )),
+        match self.signals.read_signal() {
+            Ok(Some(info)) => {
+                self.come.store(true, Ordering::Relaxed);
+                Err(Interrupted(
+                    i32::try_from(info.ssi_signo)
+                        .ok()
+                        .and_then(|n| Signal::try_from(n).ok())
+                        .unwrap_or(Signal::SIGTERM),
+                ))
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Whether a check has failed: for those who go on after errors, but not after a signal.
+    pub fn has_come(&self) -> bool {
+        self.come.load(Ordering::Relaxed)
     }
 }
 
 impl AsFd for Interrupt {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.signals.as_fd()
     }
 }
 
@@ -62,10 +78,10 @@ mod tests {
     #[test]
     fn a_signal_is_told_once_and_only_at_a_check() {
         let watch = Interrupt::watch().unwrap();
-        assert_eq!(watch.check(), Ok(()));
+        assert_eq!((watch.check(), watch.has_come()), (Ok(()), false));
         // To this thread: the test runner has others, which do not block it.
         nix::sys::pthread::pthread_kill(nix::sys::pthread::pthread_self(), Signal::SIGTERM).unwrap();
         assert_eq!(watch.check(), Err(Interrupted(Signal::SIGTERM)));
-        assert_eq!(watch.check(), Ok(()));
+        assert_eq!((watch.check(), watch.has_come()), (Ok(()), true));
     }
 }

@@ -215,12 +215,9 @@ fn make(
         decide::refuse_without_init(node, &tree.to_string())?;
     }
     safe_to_stop()?;
-    // Held until the configuration that names it is saved. An image shares nothing, and layers of one's choice may be anything.
-    let layer = if ploop || !wanted.settings.layers.is_empty() {
-        None
-    } else {
-        crate::pkg::app::layer_at_create(node, &tree, apps)?
-    };
+    // Held until the configuration that names it is saved. Layers of one's own choice may be anything: over them one installs.
+    let own = wanted.settings.layers.is_empty();
+    let layer = if own { crate::pkg::app::layer_at_create(node, &tree, apps)? } else { None };
     // Held until the configuration that names the range is saved.
     let range = range(context, &wanted)?;
     let mut changes = vec![
@@ -236,6 +233,9 @@ fn make(
     let claim = name.as_deref().map(|n| names::claim(node, context.ctid, n)).transpose();
     let claim = claim.map_err(|e| Failure::from_error(e.exit(), &e))?;
     make_private(context, &container, &tree)?;
+    // An image has its own copy of the layer too.
+    let copied = ploop && layer.is_some();
+    let container = if copied { container.with(node, &[Change::Layers(Vec::new())]).map_err(fail)? } else { container };
     safe_to_stop()?;
     match &layer {
         Some(layer) => layer.save(node, context.ctid)?,

@@ -217,10 +217,12 @@ pub(super) fn update(node: &Node, store: &Store, matches: &ArgMatches) -> PkgOut
     let mut outcome = Ok(());
     for versions in &all {
         // One that can't be made anew keeps no other from it; a signal ends all.
-        if let Err((exit, failure)) = renew(node, store, &interrupt, versions, matches.get_flag("quiet")) {
-            interrupt.check().map_err(|e| failed(&e))?;
-            failure.tell();
-            outcome = Err((exit, Failure::new(Exit::System, "Not all application layers were updated")));
+        match renew(node, store, &interrupt, versions, matches.get_flag("quiet")) {
+            Err((exit, failure)) if !interrupt.has_come() => {
+                failure.tell();
+                outcome = Err((exit, Failure::new(Exit::System, "Not all application layers were updated")));
+            }
+            ended => ended?,
         }
     }
     outcome

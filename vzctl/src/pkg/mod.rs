@@ -102,6 +102,10 @@ fn run(matches: &ArgMatches) -> PkgOutcome {
     if !nix::unistd::geteuid().is_root() {
         return Err(fail(PkgExit::NotRoot, "vzpkg can only be used by root".into()));
     }
+    // Whoever runs us may have blocked signals for itself; this command can be ended by them.
+    nix::sys::signal::SigSet::empty()
+        .thread_set_mask()
+        .map_err(|e| fail(PkgExit::System, format!("sigprocmask(): {e}")))?;
     let dir = node::config_dir(matches.get_one::<PathBuf>("config-dir").map(PathBuf::as_path));
     let node = Node::open(dir).map_err(|e| (PkgExit::System, Failure::from_error(e.exit(), &e)))?;
     logging::to_file(node.global.log_file.as_deref(), None);
