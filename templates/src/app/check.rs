@@ -6,6 +6,7 @@ use crate::name::TemplateName;
 const A_PATH: &str = "an absolute path without '..'";
 const A_PROGRAM: &str = "a program, then its arguments";
 const A_UNIT: &str = "the name of a systemd unit";
+const A_LINE: &str = "a line of passwd(5) or group(5), or GROUP:USER";
 const A_NAME: &str = "the name of an application template";
 
 /// Seconds in which an application has to become healthy: an hour is a typing error.
@@ -124,9 +125,9 @@ impl AppTemplate {
             let expected = "64 hexadecimal digits";
             return Some(Problem { field: "sha256", value: captured.sha256.clone(), expected });
         }
-        let lines = captured.groups.iter().chain(&captured.users);
+        let lines = captured.groups.iter().chain(&captured.users).chain(&captured.members);
         let bad = lines.into_iter().find(|l| l.contains(char::is_control) || !l.contains(':'))?;
-        Some(Problem { field: "users or groups", value: bad.clone(), expected: "a line of passwd(5) or group(5)" })
+        Some(Problem { field: "users, groups or members", value: bad.clone(), expected: A_LINE })
     }
 }
 

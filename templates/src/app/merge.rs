@@ -79,6 +79,8 @@ pub enum Entry {
     Line(String),
     /// A line is added that begins with a name and a colon; by that it is known afterwards.
     Named(String),
+    /// A user becomes a member of a group: `GROUP:USER`.
+    Member(String),
     /// A paragraph about a package is added, or comes in place of what is there about it.
     Paragraph(String),
     /// A paragraph goes; it comes back when the change is undone.
@@ -103,7 +105,7 @@ impl Edit {
     pub fn token(&self) -> String {
         let what = match &self.entry {
             Entry::Made => "",
-            Entry::Line(line) => line,
+            Entry::Line(line) | Entry::Member(line) => line,
             Entry::Named(line) => name_of(line),
             Entry::Paragraph(text) | Entry::Without(text) => return token(&self.path, &key(text)),
         };
@@ -117,6 +119,11 @@ impl Edit {
             Entry::Line(line) if text.lines().any(|l| l == line) => text.to_owned(),
             Entry::Named(line) if text.lines().any(|l| name_of(l) == name_of(line)) => text.to_owned(),
             Entry::Line(line) | Entry::Named(line) => with_line(text, line),
+            Entry::Member(member) => with_members(text, member, |list, user| {
+                if !list.contains(&user) {
+                    list.push(user);
+                }
+            }),
             Entry::Paragraph(paragraph) => with_paragraph(&without(text, paragraph), paragraph),
             Entry::Without(paragraph) => without(text, paragraph),
         }
@@ -131,6 +138,7 @@ impl Edit {
             Entry::Made => text.to_owned(),
             Entry::Line(line) => all_but(&|l| l == line),
             Entry::Named(line) => all_but(&|l| name_of(l) == name_of(line)),
+            Entry::Member(member) => with_members(text, member, |list, user| list.retain(|m| *m != user)),
             Entry::Paragraph(paragraph) => without(text, paragraph),
             Entry::Without(paragraph) => with_paragraph(&without(text, paragraph), paragraph),
         }
@@ -205,6 +213,16 @@ pub fn accounts(captured: &Captured, there: &Texts) -> Result<(Ids, Merge), Merg
             }
         };
         differs(&mut ids.users, *id, new);
+    }
+    for member in &captured.members {
+        for path in [GROUP, GSHADOW].into_iter().filter(|path| there.contains_key(*path)) {
+            let edit = Edit::new(path, Entry::Member(member.clone()));
+            if is_member(text(there, path), member) {
+                merge.shares.insert(edit.token());
+            } else {
+                merge.edits.push(edit);
+            }
+        }
     }
     Ok((ids, merge))
 }
@@ -340,6 +358,28 @@ fn name_of(line: &str) -> &str {
     line.split(':').next().unwrap_or_default()
 }
 
+/// The text with another list of members in the line of the group of `GROUP:USER`.
+fn with_members(text: &str, member: &str, change: impl Fn(&mut Vec<String>, String)) -> String {
+    let (group, user) = member.split_once(':').unwrap_or((member, ""));
+    let line = |line: &str| match line.rsplit_once(':').filter(|_| name_of(line) == group) {
+        None => line.to_owned(),
+        Some((head, list)) => {
+            let mut list: Vec<String> = list.split(',').filter(|m| !m.is_empty()).map(String::from).collect();
+            change(&mut list, user.to_owned());
+            format!("{head}:{}", list.join(","))
+        }
+    };
+    text.split_inclusive('\n')
+        .map(|l| line(l.trim_end_matches('\n')) + if l.ends_with('\n') { "\n" } else { "" })
+        .collect()
+}
+
+fn is_member(text: &str, member: &str) -> bool {
+    let (group, user) = member.split_once(':').unwrap_or((member, ""));
+    let mut lists = text.lines().filter(|l| name_of(l) == group).filter_map(|l| l.rsplit_once(':'));
+    lists.any(|(_, list)| list.split(',').any(|m| m == user))
+}
+
 fn with_line(text: &str, line: &str) -> String {
     let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
     format!("{text}{end}{line}\n")
@@ -397,7 +437,8 @@ mod tests {
         let list = |l: &[&str]| l.iter().map(ToString::to_string).collect();
         let (files, sha256) = (String::new(), String::new());
         let (users, groups, packages, packages_removed) = (list(users), list(groups), list(packages), list(removed));
-        Captured { files, sha256, removed: Vec::new(), groups, users, packages, packages_removed }
+        let members = vec!["root:app".to_owned()];
+        Captured { files, sha256, removed: Vec::new(), groups, users, members, packages, packages_removed }
     }
 
     fn given(texts: &[(&str, &str)]) -> Texts {
@@ -426,6 +467,7 @@ mod tests {
         let line = "app:x:150:150:an app:/opt:/bin/false\n";
         assert_eq!(edited(&merge, PASSWD, passwd), format!("{passwd}{line}"));
         assert_eq!(edited(&merge, SHADOW, "root:*:1::::::\n"), "root:*:1::::::\napp:!:::::::\n");
+        assert_eq!(edited(&merge, GROUP, "root:x:0:\n"), "root:x:0:app\napp:x:150:\n");
         assert!(merge.edits.iter().all(|e| e.path != GSHADOW), "there is none");
 
         let there = given(&[(PASSWD, "mine:x:150:1::/:/bin/sh\nhigh:x:999:1::/:/bin/sh\n"), (GROUP, "")]);
@@ -435,7 +477,8 @@ mod tests {
         assert!(edited(&merge, PASSWD, &there[PASSWD]).ends_with("app:x:998:150:an app:/opt:/bin/false\n"));
 
         let there = given(&[(PASSWD, "app:x:7:8::/:/bin/sh\n"), (GROUP, "app:x:8:mine\n")]);
-        let (ids, merge) = accounts(&app, &there).unwrap();
+        let (ids, mut merge) = accounts(&app, &there).unwrap();
+        merge.edits.retain(|e| !matches!(e.entry, Entry::Member(_)));
         assert_eq!((ids, merge.edits), (Ids { users: one(150, 7), groups: one(150, 8) }, Vec::new()));
         assert!(["/etc/group app", "/etc/passwd app", "/etc/shadow app"].iter().all(|t| merge.shares.contains(*t)));
     }

@@ -171,6 +171,9 @@ pub struct Captured {
     /// Lines for `/etc/passwd`.
     #[serde(default)]
     pub users: Vec<String>,
+    /// New members of groups, `GROUP:USER`.
+    #[serde(default)]
+    pub members: Vec<String>,
     /// Debian's packages among its files, `NAME=VERSION`.
     #[serde(default)]
     pub packages: Vec<String>,

@@ -15,6 +15,9 @@ pub struct Account {
     pub id: u32,
     /// The whole line; of a group without its members.
     pub line: String,
+    /// Those of a group.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<String>,
 }
 
 /// A file of accounts: which one, and how many fields its lines have. The third is the number in both.
@@ -51,8 +54,10 @@ pub(super) fn parse(format: &Format, text: &[u8]) -> Result<BTreeMap<String, Acc
         let digits = !fields[2].is_empty() && fields[2].bytes().all(|b| b.is_ascii_digit());
         let id = fields[2].parse().ok().filter(|id| digits && *id <= 65535);
         let id = id.ok_or_else(|| damaged("a number from 0 to 65535 is expected as the third field"))?;
-        let members = if format.fields == GROUPS.fields { fields[3].len() } else { 0 };
-        let account = Account { name: name.to_owned(), id, line: line[..line.len() - members].to_owned() };
+        let list = if format.fields == GROUPS.fields { fields[3] } else { "" };
+        let members = list.split(',').filter(|member| !member.is_empty()).map(String::from).collect();
+        let line = line[..line.len() - list.len()].to_owned();
+        let account = Account { name: name.to_owned(), id, line, members };
         if accounts.insert(name.to_owned(), account).is_some() {
             return Err(damaged("the name is there already"));
         }
@@ -66,6 +71,13 @@ pub(super) fn added(before: &BTreeMap<String, Account>, after: &BTreeMap<String,
     new.map(|(_, account)| account.clone()).collect()
 }
 
+/// Who is a member after and was not before, as `GROUP:USER`.
+pub(super) fn joined(before: &BTreeMap<String, Account>, after: &BTreeMap<String, Account>) -> Vec<String> {
+    let was = |group: &str, user: &String| before.get(group).is_some_and(|group| group.members.contains(user));
+    let all = after.values().flat_map(|group| group.members.iter().map(move |user| (&group.name, user)));
+    all.filter(|(group, user)| !was(group, user)).map(|(group, user)| format!("{group}:{user}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,10 +88,13 @@ mod tests {
         let after =
             parse(&USERS, b"root:x:0:0::/:/bin/sh\nredis:x:105:110::/var/lib/redis:/usr/sbin/nologin\n").unwrap();
         let line = "redis:x:105:110::/var/lib/redis:/usr/sbin/nologin".to_owned();
-        assert_eq!(added(&before, &after), [Account { name: "redis".into(), id: 105, line }]);
+        assert_eq!(added(&before, &after), [Account { name: "redis".into(), id: 105, line, members: Vec::new() }]);
         assert_eq!(added(&after, &before), []);
         let groups = parse(&GROUPS, b"staff:x:50:root,me\n").unwrap();
         assert_eq!(groups["staff"].line, "staff:x:50:");
+        let fewer = parse(&GROUPS, b"staff:x:50:me\n").unwrap();
+        assert_eq!(joined(&fewer, &groups), ["staff:root"]);
+        assert_eq!(joined(&groups, &fewer), [""; 0]);
     }
 
     #[test]

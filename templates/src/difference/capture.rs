@@ -102,7 +102,7 @@ pub fn save<'e>(
     }
     let chosen: Vec<&Entry> = chosen.into_iter().filter(|e| !ACCOUNTS.contains(&e.path.as_slice())).collect();
     let meaning = &difference.meaning;
-    if chosen.is_empty() && meaning.users.is_empty() && meaning.groups.is_empty() {
+    if chosen.is_empty() && meaning.users.is_empty() && meaning.groups.is_empty() && meaning.members.is_empty() {
         return Err(CaptureError::Nothing);
     }
     let (tree, packed, text_file) = (work.join("tree"), work.join("files"), work.join("template"));
@@ -124,6 +124,7 @@ pub fn save<'e>(
             removed: removed(&chosen)?,
             groups: meaning.groups.iter().map(|group| group.line.clone()).collect(),
             users: meaning.users.iter().map(|user| user.line.clone()).collect(),
+            members: meaning.members.clone(),
             packages: meaning.packages_added.iter().map(Package::pinned).collect(),
             packages_removed: meaning.packages_removed.iter().map(Package::pinned).collect(),
         },

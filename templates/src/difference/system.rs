@@ -23,6 +23,8 @@ pub struct Meaning {
     pub users: Vec<Account>,
     /// New groups.
     pub groups: Vec<Account>,
+    /// New members of groups, `GROUP:USER`.
+    pub members: Vec<String>,
     /// Units of systemd that something wants now.
     pub services: Vec<String>,
     /// Files in `/etc` that are not as a package has them: changed ones, and new ones that are no package's configuration.
@@ -37,10 +39,11 @@ impl Meaning {
     ) -> Result<Self, DifferenceError> {
         let status = |at| dpkg::parse(&read(at, dpkg::STATUS)?);
         let (packages_before, packages_after) = (status(before)?, status(after)?);
-        let new = |format: &accounts::Format| -> Result<Vec<Account>, DifferenceError> {
+        let both = |format: &accounts::Format| -> Result<_, DifferenceError> {
             let parse = |at| accounts::parse(format, &read(at, format.path)?);
-            Ok(accounts::added(&parse(before)?, &parse(after)?))
+            Ok((parse(before)?, parse(after)?))
         };
+        let ((users_before, users_after), (groups_before, groups_after)) = (both(&USERS)?, both(&GROUPS)?);
         let text = |entry: &Entry| String::from_utf8(entry.path.clone()).ok();
         let configuration = entries.iter().filter(|entry| entry.noise.is_none()).filter_map(|entry| {
             let path = text(entry).filter(|path| path.starts_with("etc/") && entry.kind == Kind::File)?;
@@ -50,8 +53,9 @@ impl Meaning {
         Ok(Self {
             packages_added: dpkg::only_in(&packages_after, &packages_before),
             packages_removed: dpkg::only_in(&packages_before, &packages_after),
-            users: new(&USERS)?,
-            groups: new(&GROUPS)?,
+            users: accounts::added(&users_before, &users_after),
+            groups: accounts::added(&groups_before, &groups_after),
+            members: accounts::joined(&groups_before, &groups_after),
             services: entries.iter().filter_map(|entry| enabled(entry, &text(entry)?)).collect(),
             configuration: configuration.collect(),
         })

@@ -173,6 +173,7 @@ fn table(difference: &Difference, groups: &[Group]) -> String {
     line("packages removed", versions(&meaning.packages_removed));
     line("users", meaning.users.iter().map(|u| format!("{}({})", u.name, u.id)).collect());
     line("groups", meaning.groups.iter().map(|g| format!("{}({})", g.name, g.id)).collect());
+    line("members", meaning.members.clone());
     line("services enabled", meaning.services.clone());
     line("configuration", meaning.configuration.clone());
     let _ = writeln!(text, "{:>4}      {:>7} {:>10}  WHERE", "", "ENTRIES", "KIB");

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{self, BufReader, Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -325,7 +325,8 @@ fn lock(path: &str) -> io::Result<Option<File>> {
 fn replace(path: &str, text: &str) -> io::Result<()> {
     let new = Path::new(path).with_file_name(NEW);
     forget(&new)?;
-    fs_err::write(&new, text)?;
+    // Nobody's to read before it has its owner: it may be the shadow.
+    File::options().write(true).create_new(true).mode(0o600).open(&new)?.write_all(text.as_bytes())?;
     let is = match std::fs::symlink_metadata(path) {
         Ok(meta) => Dress { uid: meta.uid(), gid: meta.gid(), mode: meta.mode() & 0o7777 },
         Err(_) => Dress { uid: 0, gid: 0, mode: 0o644 },
@@ -404,5 +405,146 @@ impl Read for Hashed<'_> {
             bar.advance(got as u64);
         }
         Ok(got)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::State;
+    use super::*;
+
+    fn app(name: &str, files: &[&str]) -> App {
+        let written = |path: &&str| Written { size: Some(1), ..standing_for(path, "x") };
+        App {
+            name: name.to_owned(),
+            version: "1".to_owned(),
+            state: State::Installed,
+            parameters: BTreeMap::new(),
+            requires: Vec::new(),
+            conflicts: Vec::new(),
+            packages: BTreeMap::new(),
+            files: files.iter().map(written).collect(),
+            directories: Vec::new(),
+            services: Vec::new(),
+            commands_run: false,
+            pre_remove: Vec::new(),
+            post_remove: Vec::new(),
+            captured: Some(Part::default()),
+        }
+    }
+
+    const IS: Dress = Dress { uid: 0, gid: 0, mode: 0o755 };
+    const WAS: Dress = Dress { uid: 0, gid: 0, mode: 0o700 };
+
+    fn found(path: &str, there: There) -> over::Found {
+        let what = if path.ends_with('/') { What::Directory } else { What::Leaf { digest: "digest".into(), size: 6 } };
+        over::Found { path: path.trim_end_matches('/').to_owned(), what, dress: IS, there, before: false }
+    }
+
+    fn survey(found: Vec<over::Found>, removed: &[&str]) -> Survey {
+        let removed = removed.iter().map(|path| Removed { path: (*path).to_owned(), before: false });
+        Survey {
+            archive: tempfile::tempfile().unwrap(),
+            sha256: String::new(),
+            ids: Ids::default(),
+            accounts: merge::Merge::default(),
+            packages: merge::Merge::default(),
+            found,
+            removed: removed.collect(),
+            orders: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn all_that_will_be_done_is_in_the_record_and_no_more_is_ordered() {
+        let mut survey = survey(
+            vec![
+                found("/etc/", There::Directory(WAS)),
+                found("/etc/same", There::Same),
+                found("/etc/other", There::Other),
+                found("/etc/passwd", There::Other),
+                found(LIBRARIES, There::Other),
+                found("/opt/", There::Nothing),
+                found("/opt/new", There::Nothing),
+                found("/srv/", There::Other),
+            ],
+            &["/etc/gone", "/srv"],
+        );
+        let mut app = app("app", &[]);
+        decide(&Record::default(), &mut app, &mut survey).unwrap();
+        let files: Vec<_> = app.files.iter().map(|f| (f.path.as_str(), f.digest.as_str(), f.replaces)).collect();
+        let leaf = |path, replaces| (path, "digest", replaces);
+        assert_eq!(
+            files,
+            [leaf("/etc/other", true), leaf("/opt/new", false), ("/srv", DIRECTORY, true), ("/etc/gone", GONE, true)]
+        );
+        assert_eq!(app.directories, ["/opt", "/srv"]);
+        let part = app.captured.unwrap();
+        assert_eq!(part.dressed, [Dressed { path: "/etc".into(), was: WAS, is: IS }]);
+        assert!(part.libraries && part.shares.contains("/etc/same"));
+        let orders: Vec<_> = survey.orders.iter().map(|(path, order)| (path.as_str(), *order)).collect();
+        let (replace, make) = (Order::Replace, Order::Make);
+        assert_eq!(
+            orders,
+            [("/etc", Order::Dress), ("/etc/other", replace), ("/opt", make), ("/opt/new", make), ("/srv", replace)]
+        );
+    }
+
+    #[test]
+    fn what_is_in_the_way_refuses_it() {
+        let record = Record { apps: vec![app("other", &["/etc/other"])] };
+        let refusal = |found: over::Found, removed: &[&str]| {
+            let refused = decide(&record, &mut app("app", &[]), &mut survey(vec![found], removed));
+            let (exit, failure) = refused.unwrap_err();
+            assert_eq!(exit, PkgExit::Unavailable);
+            failure.what
+        };
+        let both = "app and other both have /etc/other, and it differs";
+        assert_eq!(refusal(found("/etc/other", There::Other), &[]), both);
+        assert_eq!(refusal(found("/etc/", There::Same), &["/etc/other"]), both);
+        let kept = over::Found { before: true, ..found("/etc/x", There::Other) };
+        assert_eq!(refusal(kept, &[]), "/etc/x would be kept as /etc/x.vz-before, which is there already");
+    }
+
+    #[test]
+    fn what_another_application_has_found_in_place_stays_with_it() {
+        let line = |path: &str, line: &str| Edit { path: path.into(), entry: Entry::Named(line.into()) };
+        let (passwd, shadow) = (line("/etc/passwd", "u:x:1:1::/:/bin/sh"), line("/etc/shadow", "u:!:::::::"));
+        let (mut one, mut two) = (app("one", &["/opt/both", "/opt/one"]), app("two", &["/opt/two"]));
+        one.directories = vec!["/opt".into()];
+        one.captured = Some(Part { edits: vec![passwd.clone(), shadow.clone()], ..Part::default() });
+        let shares = ["/opt", "/opt/both", "/etc/passwd u"].map(String::from).into();
+        two.captured = Some(Part { shares, ..Part::default() });
+        let mut record = Record { apps: vec![one, two] };
+        record.bequeath("one");
+        let paths = |app: &App| app.files.iter().map(|f| f.path.clone()).collect::<Vec<_>>();
+        let [one, two] = &record.apps[..] else { panic!("{record:?}") };
+        assert_eq!((paths(one), paths(two)), (vec!["/opt/one".into()], vec!["/opt/two".into(), "/opt/both".into()]));
+        assert_eq!((one.directories.len(), two.directories.len()), (0, 1));
+        assert_eq!(one.captured.as_ref().unwrap().edits, [shadow]);
+        assert_eq!(two.captured.as_ref().unwrap().edits, [passwd]);
+    }
+
+    #[test]
+    fn a_file_that_is_edited_keeps_its_permissions_and_one_that_was_made_goes_when_it_is_empty() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let (there, made) = (path("there"), path("made"));
+        fs_err::write(&there, "a:1\n").unwrap();
+        fs_err::set_permissions(&there, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let edits =
+            |path: &str| [Entry::Made, Entry::Named("b:2".into())].map(|entry| Edit { path: path.into(), entry });
+        let go = |path: &str, apply| edit_file(path, &edits(path).iter().collect::<Vec<_>>(), apply).unwrap();
+        for path in [&there, &made] {
+            go(path, true);
+            go(path, true);
+            assert!(fs_err::read_to_string(path).unwrap().ends_with("b:2\n"));
+        }
+        assert_eq!(fs_err::metadata(&there).unwrap().mode() & 0o7777, 0o640);
+        for path in [&there, &made, &made] {
+            go(path, false);
+        }
+        assert_eq!(fs_err::read_to_string(&there).unwrap(), "a:1\n");
+        assert!(!Path::new(&made).exists() && !directory.path().join(NEW).exists());
     }
 }

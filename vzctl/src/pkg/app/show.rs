@@ -83,7 +83,7 @@ pub(super) fn info(shelf: &Shelf, matches: &ArgMatches) -> Result<(), Fail> {
             .collect();
         return print_json(
             &json!({"name": app.name, "version": app.version, "description": app.description, "for": systems,
-            "requires": app.requires, "conflicts": app.conflicts, "parameters": parameters, "services": app.services.enable}),
+            "requires": app.requires, "conflicts": app.conflicts, "parameters": parameters, "services": app.services.enable, "captured": app.captured}),
         );
     }
     let mut text =
@@ -97,6 +97,23 @@ pub(super) fn info(shelf: &Shelf, matches: &ArgMatches) -> Result<(), Fail> {
     {
         if !list.is_empty() {
             let _ = writeln!(text, "{:<12} {}", format!("{title}:"), list.join(" "));
+        }
+    }
+    if let Some(captured) = &app.captured {
+        let names = |lines: &[String]| lines.iter().filter_map(|l| l.split(':').next()).collect::<Vec<_>>().join(" ");
+        let (users, groups) = (names(&captured.users), names(&captured.groups));
+        let packages = [captured.packages.join(" "), captured.packages_removed.join(" ")];
+        let lists = [
+            ("files", &captured.files),
+            ("removed", &captured.removed.join(" ")),
+            ("users", &users),
+            ("groups", &groups),
+            ("members", &captured.members.join(" ")),
+            ("packages", &packages[0]),
+            ("instead of", &packages[1]),
+        ];
+        for (title, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
+            let _ = writeln!(text, "{:<12} {list}", format!("{title}:"));
         }
     }
     for (name, parameter) in parameters {
