@@ -315,6 +315,7 @@ printf '[Service]\\nUser=vzapp\\nRuntimeDirectory=vzapp\\nExecStart=/usr/bin/sle
 dpkg-deb --build /tmp/p /tmp/p.deb >/dev/null; dpkg -i /tmp/p.deb >/dev/null
 useradd --system vzapp; systemctl enable vzapp.service
 install -d -o vzapp -g vzapp /var/lib/vzapp
+printf '#!/bin/sh\n### BEGIN INIT INFO\n# Provides: vzapp\n# Required-Start:\n# Required-Stop:\n# Default-Start: 2 3 4 5\n# Default-Stop: 0 1 6\n### END INIT INFO\n' > /etc/init.d/vzapp; chmod 755 /etc/init.d/vzapp; update-rc.d vzapp defaults
 dpkg --purge --force-remove-essential --force-depends logrotate >/dev/null 2>&1 || :
 ";
 

@@ -60,9 +60,19 @@ pub(super) fn undo(context: &Context, guest: &Guest, record: &mut Record, name: 
     }
     guest.hold_services(false)?;
     guest.forget_debs()?;
-    stop(guest, &app.services);
+    if guest.runs {
+        tell(guest, "stop", &app.services);
+    }
+    // The links that enable units of a captured one are among its files; those of scripts in init.d would be turned around, not removed, as long
+    // as the scripts are there.
+    if app.captured.is_none() {
+        tell(guest, "disable", &app.services);
+    }
     for path in captured::undo(guest, &app)? {
         tracing::warn!("Warning: {path} was changed and is kept as {path}.vz-saved");
+    }
+    if app.captured.is_some() {
+        tell(guest, "disable", &app.services);
     }
     let own = |name: &&String| app.captured.as_ref().is_none_or(|part| !part.versions.contains_key(*name));
     let came: BTreeSet<String> = app.packages.keys().filter(own).cloned().collect();
@@ -98,13 +108,12 @@ fn purge(guest: &Guest, came: &BTreeSet<String>) -> Result<BTreeSet<String>, Fai
     Ok(came.iter().filter(|c| installed.has(c) && !going.contains(*c)).cloned().collect())
 }
 
-/// A unit that is not there needs no stopping; one of a package is stopped again by the package.
-fn stop(guest: &Guest, units: &[String]) {
+/// A unit that is not there needs neither; one of a package is stopped again by the package.
+fn tell(guest: &Guest, verb: &str, units: &[String]) {
     if units.is_empty() {
         return;
     }
-    let stopped = if guest.runs { guest.systemctl("stop", units) } else { Ok(()) };
-    if let Err((_, failure)) = stopped.and_then(|()| guest.systemctl("disable", units)) {
+    if let Err((_, failure)) = guest.systemctl(verb, units) {
         tracing::debug!("{failure}");
     }
 }
