@@ -223,6 +223,40 @@ fn what_containers_must_not_share_is_in_no_layer() {
 }
 
 #[test]
+fn a_captured_application_is_cached_like_any_other() {
+    let test = "a_captured_application_is_cached_like_any_other";
+    let Some(node) = node_with_own_store(test, &["busybox"]) else { return };
+    node.configure("DISK_QUOTA=no");
+    let script = node.path("script");
+    let text = "set -e; mkdir /opt; dd if=/dev/urandom of=/opt/large bs=1M count=4 2>/dev/null
+echo 'app:x:150:150::/opt:/bin/false' >> /etc/passwd; rm /etc/shells
+";
+    fs_err::write(&script, text).expect("a script");
+    let script = script.display().to_string();
+    vzpkg(&node, &["capture", "app", "--from", "busybox", "--script", &script, "--yes"]).ok();
+    vzpkg(&node, &["create", "appcache", "busybox", "--apptemplate", "app"]).ok();
+    for ctid in ["101", "102"] {
+        let said = node.done(["create", ctid, "--ostemplate", "busybox", "--apptemplate", "app"]);
+        assert!(said.contains("nothing is installed"), "{said}");
+        node.done(["start", ctid]);
+    }
+    let look =
+        "stat -c %i /opt/large; md5sum < /opt/large; grep -c ^app: /etc/passwd; ls /etc/shells 2>/dev/null; true";
+    let first = inside(&node, 101, look);
+    assert!(first.ends_with("-\n1"), "{first}");
+    assert_eq!(inside(&node, 102, look), first);
+    let own: u64 = [101, 102].iter().map(|ctid| disk_kib(&node.path(format!("private/{ctid}")))).sum();
+    assert!(own < 512, "{own} KiB of their own over a layer of 4 MiB");
+    vzpkg(&node, &["remove", "101", "app"]).ok();
+    assert_eq!(
+        inside(&node, 101, "ls /opt/large /etc/shells 2>/dev/null; grep -c ^app: /etc/passwd; true"),
+        "/etc/shells\n0"
+    );
+    assert_eq!(inside(&node, 102, look), first);
+    nothing_is_left(&node);
+}
+
+#[test]
 fn a_signal_in_the_middle_leaves_neither_a_layer_nor_a_container() {
     let test = "a_signal_in_the_middle_leaves_neither_a_layer_nor_a_container";
     let Some(node) = node(test) else { return };
