@@ -93,8 +93,22 @@ pub fn node_with_own_store(test: &str, templates: &[&str]) -> Option<Node> {
             fs_err::copy(entry.path(), own.join(name)).expect("a copy of the archive");
         }
     }
+    share_trees(&node, templates, &own.join(".trees"));
     node.configure(&format!("TEMPLATE={}", node.path("template").display()));
     Some(node)
+}
+
+/// Unpacking a distribution takes minutes in an emulated machine: it is done once, in the store that all tests share, and linked from there.
+fn share_trees(node: &Node, templates: &[&str], to: &Path) {
+    fs_err::create_dir_all(to).expect("a directory");
+    for template in templates {
+        node.done(["create", "999", "--ostemplate", template]);
+        let tree = node.configured(999, "VZ_TREE").expect("a tree");
+        node.done(["destroy", "999"]);
+        let mut cp = std::process::Command::new("cp");
+        cp.args(["-al", "--"]).arg(store().join("cache/.trees").join(tree)).arg(to);
+        Outcome::of(cp, Duration::from_secs(120)).ok();
+    }
 }
 
 /// Disk blocks of a directory and all below it, in KiB; a file with several names counts once.

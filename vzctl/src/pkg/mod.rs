@@ -57,6 +57,12 @@ pub fn definition() -> Command {
                 .action(ArgAction::SetTrue)
                 .global(true)
                 .help("Print no messages"),
+            Arg::new("wait-lock")
+                .long("wait-lock")
+                .value_name("SEC")
+                .value_parser(value_parser!(u64).range(0..=86_400))
+                .global(true)
+                .help("Wait this long for another command on the same container to finish"),
             Arg::new("config-dir")
                 .long("config-dir")
                 .value_name("DIR")

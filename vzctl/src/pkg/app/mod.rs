@@ -12,6 +12,7 @@ mod show;
 
 use std::cell::RefCell;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::ArgMatches;
 use templates::TemplateName;
@@ -56,7 +57,8 @@ pub(super) fn run(node: Node, verb: &str, matches: &ArgMatches) -> Result<(), Fa
         _ => {}
     }
     let who = matches.get_one::<String>("ctid").map_or("", String::as_str);
-    let context = context(node, who)?;
+    let wait_lock = Duration::from_secs(matches.get_one::<u64>("wait-lock").copied().unwrap_or(0));
+    let context = context(node, who, wait_lock)?;
     if verb == "list" {
         return show::installed(&Record::load(&context.node, context.ctid)?, matches.get_flag("json"));
     }
@@ -111,9 +113,10 @@ fn requests(words: &[String]) -> Result<Vec<Request>, Fail> {
 }
 
 /// A command on a container, as `vzctl`'s are.
-fn context(node: Node, who: &str) -> Result<Context, Fail> {
-    let request =
+fn context(node: Node, who: &str, wait_lock: Duration) -> Result<Context, Fail> {
+    let mut request =
         crate::cli::parse(["vzctl", "status", who].map(Into::into)).map_err(|f| (PkgExit::BadParameter, f))?;
+    request.wait_lock = wait_lock;
     let ctid =
         names::resolve(&node, who).map_err(|e| because(PkgExit::NoContainer, format!("No container {who}"), &e))?;
     let context = Context { node, ctid, request };
