@@ -57,6 +57,7 @@ const RULES: &[Rule] = &[
     all("etc/machine-id", IDENTITY),
     all("var/lib/dbus/machine-id", IDENTITY),
     all("etc/ssh/ssh_host_*", IDENTITY),
+    files("etc/ssl/private/**", IDENTITY),
     all("var/lib/systemd/random-seed", IDENTITY),
     all("var/lib/systemd/credential.secret", IDENTITY),
     all("var/lib/urandom/random-seed", IDENTITY),
