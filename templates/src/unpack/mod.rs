@@ -6,6 +6,8 @@
 
 mod decode;
 pub(crate) mod extract;
+#[cfg(test)]
+mod fuzzed;
 mod layer;
 pub(crate) mod member;
 pub mod over;
