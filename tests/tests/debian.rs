@@ -54,6 +54,20 @@ fn boot_and_halt(node: &Node) {
 }
 
 #[test]
+fn a_container_that_has_hardly_begun_to_boot_halts_when_it_is_asked() {
+    let test = "a_container_that_has_hardly_begun_to_boot_halts_when_it_is_asked";
+    let Some(node) = node_with(test, "debian-12-x86_64") else { return };
+    for _ in 0..4 {
+        // Each first boot anew: that is when init is deaf for longest.
+        node.done(["create", "101", "--ostemplate", "debian-12-x86_64"]);
+        node.done(["start", "101"]);
+        let said = node.done(["stop", "101", "--stop-timeout", "110"]);
+        assert!(!said.contains("Killing"), "it halts when asked: {said}");
+        node.done(["destroy", "101"]);
+    }
+}
+
+#[test]
 fn a_reboot_and_a_halt_inside_are_told_apart() {
     let Some(node) = running_debian("a_reboot_and_a_halt_inside_are_told_apart", "10.84.0.2") else { return };
     wait_until_running(&node);

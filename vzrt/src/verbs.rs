@@ -290,18 +290,19 @@ pub fn stop(
     run.hand_over()?;
     if let StopMode::Halt(timeout) = mode {
         let plan = run.plan()?;
-        if let Some(plan) = &plan {
-            let inside = Inside::new(&running, plan, host);
-            run_stop_script(&inside, plan)?;
-            inside.halt();
+        let inside = plan.as_ref().map(|plan| (Inside::new(&running, plan, host), plan));
+        if let Some((inside, plan)) = &inside {
+            run_stop_script(inside, plan)?;
         }
-        if !wait_for_either(&running.init, Some(interrupt), timeout)? {
-            if let Err(signal) = interrupt.check() {
+        match has_halted(&running, inside.map(|(inside, _)| inside).as_ref(), interrupt, timeout) {
+            Ok(true) => {}
+            Ok(false) => tell(StopStep::Killing),
+            Err(e @ VerbError::Interrupted(_)) => {
                 // The container goes on halting, or not; clearing up is the monitor's again.
                 run.take_back()?;
-                return Err(signal.into());
+                return Err(e);
             }
-            tell(StopStep::Killing);
+            Err(e) => return Err(e),
         }
     }
     let Some(journal) = run.journal()? else { return Ok(()) };
@@ -318,6 +319,32 @@ pub fn stop(
     teardown::unmount(&journal)?;
     tell(StopStep::Unmounted);
     Ok(teardown::forget(run)?)
+}
+
+/// How soon an init is asked again that has not understood.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Asks init to halt; whether it has ended within `timeout`. The kernel drops signals that the first process of a
+/// container does not handle yet, and in the first moments of its boot systemd does not listen to `halt` either: it is asked until it has understood.
+fn has_halted(
+    running: &Running,
+    inside: Option<&Inside>,
+    interrupt: &Interrupt,
+    timeout: Duration,
+) -> Result<bool, VerbError> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let is_understood = inside.is_none_or(Inside::halt);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let patience = if is_understood { left } else { left.min(ASK_AGAIN) };
+        if wait_for_either(&running.init, Some(interrupt), patience)? {
+            return Ok(true);
+        }
+        interrupt.check()?;
+        if is_understood || Instant::now() >= deadline {
+            return Ok(false);
+        }
+    }
 }
 
 /// A step of the stop.

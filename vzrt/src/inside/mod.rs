@@ -221,14 +221,15 @@ impl<'a> Inside<'a> {
     }
 
     /// Asks the container's init to halt: by its own `halt`, as vzctl did, and where there is none by the signal systemd takes for it.
-    /// Comes back at once or within seconds; whether the container then halts is for the caller to see.
-    pub(crate) fn halt(&self) {
+    /// Comes back at once or within seconds. False where it may not have heard: nothing but a signal was sent, which is lost where it is not handled
+    /// yet, and may be sent again. Whether the container then halts is for the caller to see.
+    pub(crate) fn halt(&self) -> bool {
         // The program of an image: its own signal, as podman and docker stop it. One that takes no notice will have to be killed.
         if let Some(signal) = self.plan.vz.stop_signal {
             if let Err(e) = sys::send_number(&self.running.init, signal) {
                 tracing::debug!("pidfd_send_signal({signal}): {e}");
             }
-            return;
+            return true;
         }
         let asked = self.edit(Duration::from_secs(5), || {
             null_stdio()?;
@@ -240,7 +241,9 @@ impl<'a> Inside<'a> {
             if let Err(e) = sys::send_realtime(&self.running.init, 3) {
                 tracing::debug!("pidfd_send_signal(SIGRTMIN+3): {e}");
             }
+            return false;
         }
+        true
     }
 
     /// Forks a process that goes in and does `work`; waits for it and brings back its failure.
