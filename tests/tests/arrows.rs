@@ -84,7 +84,7 @@ fn has_unsafe(line: &str) -> bool {
     let code = line.split("//").next().unwrap_or_default();
     ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern", "unsafe trait", "#[unsafe("]
         .iter()
-        .any(|form| code.find(form).is_some_and(|at| code[..at].matches('"').count() % 2 == 0))
+        .any(|form| code.find(form).is_some_and(|at| code[..at].matches('"').count().is_multiple_of(2)))
 }
 
 fn in_a_sys_module(path: &Path) -> bool {

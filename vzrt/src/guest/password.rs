@@ -88,11 +88,11 @@ fn new_account(root: &Root, etc: &Directory, user: &UserName, passwd: &[u8]) -> 
             gid
         }
     };
-    if let Some(gshadow) = etc.read("gshadow")? {
-        if entry(&gshadow.bytes, user).is_none() {
-            let line = format!("{user}:!::");
-            etc.edit("gshadow", Owner::root(0o600), Durability::Synced, |old| Ok(with_line(old, &line)))?;
-        }
+    if let Some(gshadow) = etc.read("gshadow")?
+        && entry(&gshadow.bytes, user).is_none()
+    {
+        let line = format!("{user}:!::");
+        etc.edit("gshadow", Owner::root(0o600), Durability::Synced, |old| Ok(with_line(old, &line)))?;
     }
     home::create(root, user, uid, gid)?;
     let shell = if root.has_file("/bin/bash") { "/bin/bash" } else { "/bin/sh" };

@@ -15,10 +15,10 @@ impl Call {
         match offset {
             0 => self.nr,
             4 => self.arch,
-            16..=60 if offset % 4 == 0 => {
+            16..=60 if offset.is_multiple_of(4) => {
                 let half = (offset - 16) / 4;
                 let arg = self.args[half as usize / 2];
-                (if half % 2 == 0 { arg } else { arg >> 32 }) as u32
+                (if half.is_multiple_of(2) { arg } else { arg >> 32 }) as u32
             }
             _ => panic!("load outside struct seccomp_data: {offset}"),
         }

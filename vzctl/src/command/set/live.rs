@@ -134,10 +134,10 @@ impl Live<'_> {
         let hard =
             |limits: &[PosixRlimit], kind| limits.iter().find(|limit| limit.typ() == kind).map(PosixRlimit::hard);
         let locked = hard(&wanted, PosixRlimitType::RlimitMemlock);
-        if locked != hard(&before, PosixRlimitType::RlimitMemlock) {
-            if let Err(e) = self.cgroup().limit_locked_memory(locked.filter(|bytes| *bytes != u64::MAX)) {
-                tracing::warn!("Warning: lockedpages does not hold for what runs already: {}", chain(&e));
-            }
+        if locked != hard(&before, PosixRlimitType::RlimitMemlock)
+            && let Err(e) = self.cgroup().limit_locked_memory(locked.filter(|bytes| *bytes != u64::MAX))
+        {
+            tracing::warn!("Warning: lockedpages does not hold for what runs already: {}", chain(&e));
         }
         if hard(&wanted, PosixRlimitType::RlimitSigpending) != hard(&before, PosixRlimitType::RlimitSigpending) {
             tracing::warn!("Warning: numsiginfo of a running container changes when it is started the next time");
