@@ -1,6 +1,7 @@
 //! Captured application templates in containers: what was captured in one works in another, and goes again without a trace, whatever
 //! interrupts it.
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -63,9 +64,8 @@ fn files(node: &Node, ctid: u32) -> String {
 }
 
 fn difference<'t>(before: &'t str, after: &'t str) -> Vec<&'t str> {
-    let only =
-        |these: &'t str, those: &'t str| these.lines().filter(|l| !those.lines().any(|o| o == *l)).collect::<Vec<_>>();
-    [only(before, after), only(after, before)].concat()
+    let [before, after] = [before, after].map(|text| text.lines().collect::<BTreeSet<_>>());
+    before.symmetric_difference(&after).copied().collect()
 }
 
 const SCRIPT: &str = "set -e
