@@ -216,8 +216,8 @@ fn make(
     }
     safe_to_stop()?;
     // Held until the configuration that names it is saved. Layers of one's own choice may be anything: over them one installs.
-    let own = wanted.settings.layers.is_empty();
-    let layer = if own { crate::pkg::app::layer_at_create(node, &tree, apps)? } else { None };
+    let has_layers = !wanted.settings.layers.is_empty();
+    let layer = if has_layers { None } else { crate::pkg::app::layer_at_create(node, &tree, apps)? };
     // Held until the configuration that names the range is saved.
     let range = range(context, &wanted)?;
     let mut changes = vec![
